@@ -1,0 +1,332 @@
+//! The command line of ComfyUI 0.12.1, and our own fault switches beside it.
+//!
+//! Unknown flags end with exit code 2, as Python's `argparse` does it: whoever starts an engine finds
+//! out by `--help` which flags it may use, and this engine must not be more forgiving than the original.
+
+mod flags;
+
+use crate::faults::{self, Faults};
+use flags::{FLAGS, Flag, Takes};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use Takes::{Maybe, Nothing, One, Some as Several};
+
+/// What the command line asks for.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) listen: Vec<String>,
+    pub(crate) port: u16,
+    pub(crate) base: PathBuf,
+    pub(crate) input: PathBuf,
+    pub(crate) output: PathBuf,
+    pub(crate) temp: PathBuf,
+    pub(crate) user: PathBuf,
+    pub(crate) front_end: Option<PathBuf>,
+    pub(crate) max_upload: u64,
+    pub(crate) multi_user: bool,
+    pub(crate) manager: bool,
+    pub(crate) legacy_manager: bool,
+    pub(crate) metadata: bool,
+    pub(crate) cache: bool,
+    pub(crate) quiet: bool,
+    pub(crate) log_to_output: bool,
+    pub(crate) leave_at_once: bool,
+    pub(crate) cors: Option<String>,
+    pub(crate) faults: Faults,
+    /// The words as given, which `/system_stats` shows.
+    pub(crate) words: Vec<String>,
+}
+
+/// What the first words ask the process to be.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Run(Box<Options>),
+    Help(String),
+    /// The process made by the fault `fork-grandchild`.
+    Grandchild,
+    Refused(String),
+}
+
+/// Reads the words after the program's name.
+pub(crate) fn read(words: &[String], environment: impl Fn(&str) -> Option<String>) -> Request {
+    if words.iter().any(|word| word == "--grandchild") {
+        return Request::Grandchild;
+    }
+    if words.iter().any(|word| word == "-h" || word == "--help") {
+        return Request::Help(help());
+    }
+    match pairs(words).and_then(|pairs| options(words, &pairs, environment)) {
+        Ok(options) => Request::Run(Box::new(options)),
+        Err(reason) => Request::Refused(format!("{}demo-engine: error: {reason}\n", usage())),
+    }
+}
+
+type Pair = (&'static str, Option<String>);
+
+fn pairs(words: &[String]) -> Result<Vec<Pair>, String> {
+    let mut pairs = Vec::new();
+    let mut unknown: Vec<&str> = Vec::new();
+    let mut at = 0;
+    while at < words.len() {
+        let (name, inline) = match words[at].split_once('=') {
+            Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
+            _ => (words[at].as_str(), None),
+        };
+        at += 1;
+        let Some((flag, _, takes, _)) = find(name)? else {
+            unknown.push(&words[at - 1]);
+            continue;
+        };
+        let is_value = |word: Option<&String>| word.is_some_and(|word| !word.starts_with("--"));
+        match (takes, inline) {
+            (Nothing, Some(value)) => {
+                return Err(format!(
+                    "argument {flag}: ignored explicit argument '{value}'"
+                ));
+            }
+            (Nothing, None) => pairs.push((flag, None)),
+            (_, Some(value)) => pairs.push((flag, Some(value))),
+            (Maybe(alone), None) => {
+                let given = is_value(words.get(at));
+                pairs.push((
+                    flag,
+                    Some(if given {
+                        words[at].clone()
+                    } else {
+                        alone.to_owned()
+                    }),
+                ));
+                at += usize::from(given);
+            }
+            (One, None) => {
+                if !is_value(words.get(at)) {
+                    return Err(format!("argument {flag}: expected one argument"));
+                }
+                pairs.push((flag, Some(words[at].clone())));
+                at += 1;
+            }
+            (Several, None) => {
+                while is_value(words.get(at)) {
+                    pairs.push((flag, Some(words[at].clone())));
+                    at += 1;
+                }
+            }
+        }
+    }
+    if unknown.is_empty() {
+        Ok(pairs)
+    } else {
+        Err(format!("unrecognized arguments: {}", unknown.join(" ")))
+    }
+}
+
+/// The flag of that name, or the only one that begins with it.
+fn find(name: &str) -> Result<Option<Flag>, String> {
+    if let Some(flag) = FLAGS.iter().find(|flag| flag.0 == name) {
+        return Ok(Some(*flag));
+    }
+    if !name.starts_with("--") || name.len() < 3 {
+        return Ok(None);
+    }
+    let near: Vec<Flag> = FLAGS
+        .iter()
+        .filter(|flag| flag.0.starts_with(name))
+        .copied()
+        .collect();
+    match near.as_slice() {
+        [] => Ok(None),
+        [only] => Ok(Some(*only)),
+        several => {
+            let names: Vec<&str> = several.iter().map(|flag| flag.0).collect();
+            Err(format!(
+                "ambiguous option: {name} could match {}",
+                names.join(", ")
+            ))
+        }
+    }
+}
+
+fn options(
+    words: &[String],
+    pairs: &[Pair],
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<Options, String> {
+    let last = |flag: &str| {
+        pairs
+            .iter()
+            .rev()
+            .find(|pair| pair.0 == flag)
+            .and_then(|pair| pair.1.clone())
+    };
+    let given = |flag: &str| pairs.iter().any(|pair| pair.0 == flag);
+    let port = match last("--port") {
+        Some(text) => text
+            .parse()
+            .map_err(|_| format!("argument --port: invalid int value: '{text}'"))?,
+        None => 8188,
+    };
+    let megabytes: f64 = match last("--max-upload-size") {
+        Some(text) => text
+            .parse()
+            .map_err(|_| format!("argument --max-upload-size: invalid float value: '{text}'"))?,
+        None => 100.0,
+    };
+    let base = match last("--base-directory") {
+        Some(path) => absolute(Path::new(&path)),
+        None => default_base(),
+    };
+    let directory = |flag: &str, name: &str| match last(flag) {
+        Some(path) => absolute(Path::new(&path)),
+        None => base.join(name),
+    };
+    let mut faults = Faults::default();
+    for (key, value) in faults::from_environment(environment) {
+        faults.set(&key, &value)?;
+    }
+    for word in pairs
+        .iter()
+        .filter(|pair| pair.0 == "--fault")
+        .filter_map(|pair| pair.1.as_deref())
+    {
+        let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        faults.set(key, value)?;
+    }
+    Ok(Options {
+        listen: last("--listen")
+            .unwrap_or_else(|| "127.0.0.1".to_owned())
+            .split(',')
+            .map(str::to_owned)
+            .collect(),
+        port,
+        input: directory("--input-directory", "input"),
+        output: directory("--output-directory", "output"),
+        temp: last("--temp-directory").map_or_else(
+            || base.join("temp"),
+            |path| absolute(Path::new(&path)).join("temp"),
+        ),
+        user: directory("--user-directory", "user"),
+        front_end: last("--front-end-root")
+            .map(|path| absolute(Path::new(&path)))
+            .filter(|path| path.is_dir()),
+        max_upload: (megabytes * 1024.0 * 1024.0) as u64,
+        multi_user: given("--multi-user"),
+        manager: given("--enable-manager") || given("--enable-manager-legacy-ui"),
+        legacy_manager: given("--enable-manager-legacy-ui"),
+        metadata: !given("--disable-metadata"),
+        cache: !given("--cache-none"),
+        quiet: given("--dont-print-server"),
+        log_to_output: given("--log-stdout"),
+        leave_at_once: given("--quick-test-for-ci"),
+        cors: last("--enable-cors-header"),
+        faults,
+        words: words.to_vec(),
+        base,
+    })
+}
+
+/// Beside the program ComfyUI would keep its directories; a program that may be installed for everybody
+/// keeps them in the current directory instead.
+fn default_base() -> PathBuf {
+    absolute(Path::new("."))
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    let joined = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    crate::files::normalise(&joined)
+}
+
+fn usage() -> String {
+    let mut out = String::from("usage: demo-engine [-h]");
+    let mut column = out.len();
+    for flag in FLAGS {
+        let word = format!("[{}]", with_value(flag));
+        if column + word.len() > 78 {
+            out.push_str("\n                  ");
+            column = 18;
+        }
+        out.push(' ');
+        out.push_str(&word);
+        column += word.len() + 1;
+    }
+    out.push('\n');
+    out
+}
+
+fn with_value((flag, value, takes, _): &Flag) -> String {
+    match takes {
+        Nothing => (*flag).to_owned(),
+        Maybe(_) => format!("{flag} [{value}]"),
+        One => format!("{flag} {value}"),
+        Several => format!("{flag} {value} [{value} ...]"),
+    }
+}
+
+fn help() -> String {
+    let mut out = usage();
+    out.push_str("\noptions:\n  -h, --help            show this help message and exit\n");
+    for flag in FLAGS {
+        let name = with_value(flag);
+        if name.len() > 20 {
+            let _ = writeln!(out, "  {name}\n                        {}", flag.3);
+        } else {
+            let _ = writeln!(out, "  {name:20}  {}", flag.3);
+        }
+    }
+    out.push_str(
+        "\nfaults (for tests; --fault KEY=VALUE, or DEMO_ENGINE_KEY=VALUE in the environment):\n",
+    );
+    for (key, value, meaning) in faults::KEYS {
+        let name = if value.is_empty() {
+            (*key).to_owned()
+        } else {
+            format!("{key}={value}")
+        };
+        let _ = writeln!(out, "  {name:20}  {meaning}");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Request, read};
+
+    fn run(line: &str) -> Request {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        read(&words, |_| None)
+    }
+
+    #[test]
+    fn takes_what_argparse_takes() {
+        for (line, listen, port) in [
+            ("", "127.0.0.1", 8188),
+            ("--listen --port 3", "0.0.0.0", 3),
+            ("--listen=::1 --port=4 --cpu", "::1", 4),
+            ("--multi --enable-cors --por 5", "127.0.0.1", 5),
+            ("--fast a b --port 6", "127.0.0.1", 6),
+        ] {
+            assert!(
+                matches!(run(line), Request::Run(options) if options.listen[0] == listen && options.port == port),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn refuses_what_argparse_refuses() {
+        for (line, reason) in [
+            ("--nope", "unrecognized arguments: --nope"),
+            ("extra", "unrecognized arguments: extra"),
+            ("--port", "argument --port: expected one argument"),
+            ("--port x", "argument --port: invalid int value: 'x'"),
+            ("--cpu=1", "argument --cpu: ignored explicit argument '1'"),
+            ("--enable", "ambiguous option: --enable could match"),
+            ("--fault nonsense", "unknown fault"),
+        ] {
+            assert!(
+                matches!(run(line), Request::Refused(text) if text.contains(reason)),
+                "{line}"
+            );
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! Allow list and deny list: one address or CIDR range a line, `#` comments, read again when the
+//! file changes. A file with a bad line is refused whole and the last good list stays; an allow
+//! list that was never readable lets nobody in but this machine.
+
+use super::{Caller, ClientIp};
+use crate::files::{self, Fingerprint, WriteLock};
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use parking_lot::Mutex;
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Which list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListKind {
+    /// Only these get in, if there are any.
+    Allow,
+    /// These never get in.
+    Deny,
+}
+
+/// A line that is neither address nor range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: \"{text}\" is neither an address nor a range such as 192.168.1.0/24")]
+pub struct LineError {
+    /// Number of the line, from 1.
+    pub line: usize,
+    /// The line, cut.
+    pub text: String,
+}
+
+/// Why a list could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    /// A line is wrong.
+    #[error(transparent)]
+    Line(#[from] LineError),
+    /// The file cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: String,
+        /// Cause.
+        source: std::io::Error,
+    },
+}
+
+/// The addresses of one list.
+#[derive(Clone, Debug, Default)]
+struct AddressSet {
+    single: HashSet<IpAddr>,
+    ranges: Vec<IpNet>,
+    entries: usize,
+}
+
+impl AddressSet {
+    fn parse(text: &str) -> Result<Self, LineError> {
+        let mut set = Self::default();
+        for (index, line) in text.lines().enumerate() {
+            let entry = line.split('#').next().unwrap_or_default().trim();
+            if entry.is_empty() {
+                continue;
+            }
+            let network = parse_entry(entry)
+                .ok_or_else(|| LineError { line: index + 1, text: line.chars().take(80).collect() })?;
+            set.entries += 1;
+            if network.prefix_len() == network.max_prefix_len() {
+                set.single.insert(network.addr());
+            } else {
+                set.ranges.push(network.trunc());
+            }
+        }
+        Ok(set)
+    }
+
+    fn contains(&self, address: ClientIp) -> bool {
+        let address = address.address();
+        self.single.contains(&address) || self.ranges.iter().any(|range| range.contains(&address))
+    }
+}
+
+/// An address or a range; `::ffff:a.b.c.d` and `::ffff:a.b.c.d/120` are their IPv4 forms.
+fn parse_entry(entry: &str) -> Option<IpNet> {
+    if let Ok(address) = entry.parse::<IpAddr>() {
+        return Some(IpNet::from(address.to_canonical()));
+    }
+    let network: IpNet = entry.parse().ok()?;
+    match (network.addr().to_canonical(), network.addr()) {
+        (IpAddr::V4(address), IpAddr::V6(_)) if network.prefix_len() >= 96 => {
+            IpNet::new(IpAddr::V4(address), network.prefix_len() - 96).ok()
+        }
+        _ => Some(network),
+    }
+}
+
+#[derive(Debug)]
+struct ListFile {
+    path: PathBuf,
+    /// `None` until the file was readable once.
+    current: ArcSwap<Option<AddressSet>>,
+    seen: Mutex<Fingerprint>,
+    fault: Mutex<Option<String>>,
+}
+
+impl ListFile {
+    fn open(path: PathBuf) -> Self {
+        let list = Self {
+            seen: Mutex::new(Fingerprint::of(&path)),
+            path,
+            current: ArcSwap::from_pointee(None),
+            fault: Mutex::new(None),
+        };
+        let _ = list.read();
+        list
+    }
+
+    fn read(&self) -> Result<(), ListError> {
+        let result = read_set(&self.path);
+        *self.fault.lock() = result.as_ref().err().map(ToString::to_string);
+        self.current.store(Arc::new(Some(result?)));
+        Ok(())
+    }
+
+    fn reload(&self) -> Result<bool, ListError> {
+        let mut seen = self.seen.lock();
+        let now = Fingerprint::of(&self.path);
+        if *seen == now {
+            return Ok(false);
+        }
+        *seen = now;
+        self.read().map(|()| true)
+    }
+
+    fn write(&self, text: &str) -> Result<(), ListError> {
+        AddressSet::parse(text)?;
+        let mut seen = self.seen.lock();
+        files::write_atomically(&self.path, text.as_bytes()).map_err(|source| io_error(&self.path, source))?;
+        *seen = Fingerprint::of(&self.path);
+        self.read()
+    }
+}
+
+fn io_error(path: &Path, source: std::io::Error) -> ListError {
+    ListError::Io { path: path.display().to_string(), source }
+}
+
+fn read_set(path: &Path) -> Result<AddressSet, ListError> {
+    let text = files::read_optional(path).map_err(|source| io_error(path, source))?;
+    Ok(AddressSet::parse(&text.unwrap_or_default())?)
+}
+
+/// What the lists say of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Named on the allow list: also spared from lock-outs.
+    Allowed,
+    /// Nothing speaks against it.
+    Passed,
+    /// Named on the deny list.
+    Denied,
+    /// There is an allow list and it is not on it.
+    NotAllowed,
+}
+
+impl Verdict {
+    /// Whether the caller gets in.
+    pub fn lets_in(self) -> bool {
+        matches!(self, Self::Allowed | Self::Passed)
+    }
+}
+
+/// A deny-list line that a lock-out wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ban {
+    /// Address or range.
+    pub address: String,
+    /// Reason in the line's comment.
+    pub reason: String,
+}
+
+/// A list as an admin sees it.
+#[derive(Clone, Debug)]
+pub struct ListView {
+    /// The file's text.
+    pub text: String,
+    /// Addresses and ranges in force.
+    pub entries: usize,
+    /// Why the file on disk is not what is in force.
+    pub fault: Option<String>,
+}
+
+/// Both lists.
+#[derive(Debug)]
+pub struct AccessLists {
+    allow: ListFile,
+    deny: ListFile,
+}
+
+impl AccessLists {
+    /// Reads both files; missing ones are empty lists.
+    pub fn open(allow: PathBuf, deny: PathBuf) -> Self {
+        Self { allow: ListFile::open(allow), deny: ListFile::open(deny) }
+    }
+
+    /// Judges a caller. The allow list wins over the deny list. This machine itself gets in unless
+    /// it is denied by name, so that nobody shuts himself out; a request that came through a proxy
+    /// is not "this machine".
+    pub fn judge(&self, caller: &Caller) -> Verdict {
+        self.judge_address(caller.address, caller.is_local)
+    }
+
+    /// Judges the peer of a connection before a byte is read.
+    pub fn judge_peer(&self, peer: ClientIp) -> Verdict {
+        self.judge_address(peer, peer.address().is_loopback())
+    }
+
+    fn judge_address(&self, address: ClientIp, is_local: bool) -> Verdict {
+        let allow = self.allow.current.load();
+        if allow.as_ref().as_ref().is_some_and(|set| set.contains(address)) {
+            return Verdict::Allowed;
+        }
+        let deny = self.deny.current.load();
+        match deny.as_ref() {
+            Some(set) if set.contains(address) => return Verdict::Denied,
+            None if !is_local => return Verdict::Denied,
+            _ => {}
+        }
+        match allow.as_ref() {
+            _ if is_local => Verdict::Passed,
+            Some(set) if set.entries == 0 => Verdict::Passed,
+            _ => Verdict::NotAllowed,
+        }
+    }
+
+    /// Reads changed files again. `Ok(true)`: another list is in force now.
+    pub fn reload(&self) -> Vec<(ListKind, Result<bool, ListError>)> {
+        vec![(ListKind::Allow, self.allow.reload()), (ListKind::Deny, self.deny.reload())]
+    }
+
+    /// Faults of the files on disk, in plain words.
+    pub fn faults(&self) -> Vec<String> {
+        [&self.allow, &self.deny]
+            .into_iter()
+            .filter_map(|list| Some(format!("{}: {}", list.path.display(), list.fault.lock().clone()?)))
+            .collect()
+    }
+
+    /// A list as an admin sees it.
+    pub fn view(&self, kind: ListKind) -> Result<ListView, ListError> {
+        let list = self.file(kind);
+        let text = files::read_optional(&list.path).map_err(|source| io_error(&list.path, source))?;
+        let entries = list.current.load().as_ref().as_ref().map_or(0, |set| set.entries);
+        Ok(ListView { text: text.unwrap_or_default(), entries, fault: list.fault.lock().clone() })
+    }
+
+    /// Replaces the text of a list; a bad line is refused and nothing is written.
+    pub fn replace(&self, kind: ListKind, text: &str) -> Result<(), ListError> {
+        let list = self.file(kind);
+        let _lock = WriteLock::acquire(&list.path).map_err(|source| io_error(&list.path, source))?;
+        list.write(text)
+    }
+
+    /// Puts an address on the deny list with a reason. The file is read anew under the lock, so an
+    /// admin's edits and comments are kept; a line that is already there is not repeated.
+    pub fn ban(&self, address: ClientIp, reason: &str) -> Result<(), ListError> {
+        let list = &self.deny;
+        let _lock = WriteLock::acquire(&list.path).map_err(|source| io_error(&list.path, source))?;
+        let text = files::read_optional(&list.path).map_err(|source| io_error(&list.path, source))?;
+        let mut text = text.unwrap_or_default();
+        if AddressSet::parse(&text)?.contains(address) {
+            return list.read();
+        }
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        let reason: String = reason.chars().filter(|character| !character.is_control()).collect();
+        text.push_str(&format!("{address} # {BAN_MARK} {reason}\n"));
+        list.write(&text)
+    }
+
+    /// The lines that lock-outs wrote.
+    pub fn bans(&self) -> Result<Vec<Ban>, ListError> {
+        let text = files::read_optional(&self.deny.path).map_err(|source| io_error(&self.deny.path, source))?;
+        Ok(text.unwrap_or_default().lines().filter_map(parse_ban).collect())
+    }
+
+    /// The files, for the watcher.
+    pub fn paths(&self) -> [&Path; 2] {
+        [&self.allow.path, &self.deny.path]
+    }
+
+    fn file(&self, kind: ListKind) -> &ListFile {
+        match kind {
+            ListKind::Allow => &self.allow,
+            ListKind::Deny => &self.deny,
+        }
+    }
+}
+
+/// Marks lines written by a lock-out.
+const BAN_MARK: &str = "banned:";
+
+fn parse_ban(line: &str) -> Option<Ban> {
+    let (address, comment) = line.split_once('#')?;
+    let reason = comment.trim().strip_prefix(BAN_MARK)?.trim();
+    parse_entry(address.trim())?;
+    Some(Ban { address: address.trim().to_owned(), reason: reason.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lists(allow: Option<&str>, deny: Option<&str>) -> (tempfile::TempDir, AccessLists) {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = [directory.path().join("allow"), directory.path().join("deny")];
+        for (path, text) in paths.iter().zip([allow, deny]) {
+            if let Some(text) = text {
+                std::fs::write(path, text).unwrap();
+            }
+        }
+        let [allow, deny] = paths;
+        (directory, AccessLists::open(allow, deny))
+    }
+
+    fn verdict(lists: &AccessLists, address: &str) -> Verdict {
+        lists.judge_peer(ClientIp::new(address.parse().unwrap()))
+    }
+
+    #[test]
+    fn s11_s12_s13_ranges_mapped_addresses_and_precedence() {
+        let table: &[(Option<&str>, Option<&str>, &str, Verdict)] = &[
+            (None, None, "192.168.1.2", Verdict::Passed),
+            (Some(""), Some(""), "192.168.1.2", Verdict::Passed),
+            (Some("# nobody\n\n"), None, "192.168.1.2", Verdict::Passed),
+            (Some("192.168.1.0/24"), None, "192.168.1.2", Verdict::Allowed),
+            (Some("192.168.1.0/24"), None, "192.168.2.2", Verdict::NotAllowed),
+            (Some("192.168.1.77/24 # host bits"), None, "192.168.1.2", Verdict::Allowed),
+            (Some("10.0.0.1"), Some("10.0.0.1"), "10.0.0.1", Verdict::Allowed),
+            (None, Some("10.0.0.1 # him"), "10.0.0.1", Verdict::Denied),
+            (None, Some("10.0.0.1"), "::ffff:10.0.0.1", Verdict::Denied),
+            (None, Some("::ffff:10.0.0.1"), "10.0.0.1", Verdict::Denied),
+            (None, Some("::ffff:10.0.0.0/104"), "10.0.0.9", Verdict::Denied),
+            (None, Some("2001:db8::/32"), "2001:db8::5", Verdict::Denied),
+            (None, Some("2001:db8::/32"), "2001:db9::5", Verdict::Passed),
+            (Some("10.0.0.1"), None, "127.0.0.1", Verdict::Passed),
+            (None, Some("127.0.0.1"), "127.0.0.1", Verdict::Denied),
+            (Some("nonsense"), None, "10.0.0.1", Verdict::NotAllowed),
+            (Some("nonsense"), None, "127.0.0.1", Verdict::Passed),
+            (None, Some("10.0.0.1/33"), "10.0.0.2", Verdict::Denied),
+            (None, Some("10.0.0.1/33"), "::1", Verdict::Passed),
+        ];
+        for (allow, deny, address, expected) in table {
+            let (_directory, lists) = lists(*allow, *deny);
+            assert_eq!(verdict(&lists, address), *expected, "allow {allow:?} deny {deny:?} {address}");
+        }
+    }
+
+    #[test]
+    fn a_bad_line_is_named_and_the_last_good_list_stays() {
+        let (directory, lists) = lists(None, Some("10.0.0.1\n"));
+        std::fs::write(directory.path().join("deny"), "10.0.0.2\nten.zero\n").unwrap();
+        let results = lists.reload();
+        let error = results[1].1.as_ref().unwrap_err();
+        assert!(error.to_string().starts_with("line 2:"), "{error}");
+        assert_eq!(verdict(&lists, "10.0.0.1"), Verdict::Denied);
+        assert_eq!(verdict(&lists, "10.0.0.2"), Verdict::Passed);
+        assert_eq!(lists.faults().len(), 1);
+    }
+
+    #[test]
+    fn s8_s9_s10_bans_can_be_added_again_and_again_and_keep_the_admins_words() {
+        let (directory, lists) = lists(None, Some("# my list\n10.0.0.1 # the printer"));
+        let path = directory.path().join("deny");
+        lists.ban(ClientIp::new("10.0.0.5".parse().unwrap()), "9 failed\nsign-ins").unwrap();
+        let edited = std::fs::read_to_string(&path).unwrap() + "10.0.0.9 # added by hand\n";
+        std::fs::write(&path, edited).unwrap();
+        for last in [6, 6, 7] {
+            lists.ban(ClientIp::new(format!("10.0.0.{last}").parse().unwrap()), "again").unwrap();
+        }
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            "# my list\n10.0.0.1 # the printer\n10.0.0.5 # banned: 9 failedsign-ins\n10.0.0.9 # added by hand\n\
+             10.0.0.6 # banned: again\n10.0.0.7 # banned: again\n"
+        );
+        assert_eq!(verdict(&lists, "10.0.0.9"), Verdict::Denied);
+        assert_eq!(lists.bans().unwrap().len(), 3);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC{0,200}") {
+            let _ = AddressSet::parse(&text);
+        }
+
+        #[test]
+        fn a_listed_address_is_found_in_any_spelling(octets: [u8; 4], prefix in 0u8..=32) {
+            let address = std::net::Ipv4Addr::from(octets);
+            let mapped = address.to_ipv6_mapped();
+            let client = ClientIp::new(IpAddr::V6(mapped));
+            for line in [format!("{address}"), format!("{mapped}"), format!(" {address}/{prefix} # x")] {
+                let set = AddressSet::parse(&line).unwrap();
+                prop_assert!(set.contains(client));
+                prop_assert_eq!(set.entries, 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Address lists and lock-outs, for admins.
+
+use super::{Answer, Body, Done};
+use crate::access::{AttemptKind, ListKind};
+use crate::app::App;
+use crate::auth::Admin;
+use crate::http::{ApiError, RequestContext};
+use crate::store::AuditEvent;
+use axum::Json;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::Instant;
+use utoipa::ToSchema;
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ListShown {
+    text: String,
+    /// Addresses and ranges in force.
+    entries: usize,
+    /// Why the file on disk is not what is in force.
+    error: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct BanShown {
+    address: String,
+    reason: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LockoutShown {
+    /// `address` or `account`.
+    kind: &'static str,
+    key: String,
+    failed_attempts: u32,
+    remaining_seconds: u64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Access {
+    whitelist: ListShown,
+    blacklist: ListShown,
+    bans: Vec<BanShown>,
+    lockouts: Vec<LockoutShown>,
+    trusted_proxies: Vec<String>,
+}
+
+fn shown(app: &App, kind: ListKind) -> Result<ListShown, ApiError> {
+    let view = app.lists.view(kind)?;
+    Ok(ListShown { text: view.text, entries: view.entries, error: view.fault })
+}
+
+/// Both lists, bans, lock-outs.
+#[utoipa::path(get, path = "/access", tag = "access", responses((status = 200, body = Access), (status = 403)))]
+pub(crate) async fn show(State(app): State<Arc<App>>, _admin: Admin) -> Answer<Access> {
+    let bans = app.lists.bans()?;
+    let lockouts = app.attempts.lockouts(Instant::now());
+    Ok(Json(Access {
+        whitelist: shown(&app, ListKind::Allow)?,
+        blacklist: shown(&app, ListKind::Deny)?,
+        bans: bans.into_iter().map(|ban| BanShown { address: ban.address, reason: ban.reason }).collect(),
+        lockouts: lockouts
+            .into_iter()
+            .map(|view| LockoutShown {
+                kind: match view.kind {
+                    AttemptKind::Address => "address",
+                    AttemptKind::Account => "account",
+                },
+                key: view.key,
+                failed_attempts: view.lockout.failed_attempts,
+                remaining_seconds: view.lockout.remaining.as_secs() + 1,
+            })
+            .collect(),
+        trusted_proxies: app.config.current().trusted_proxies.iter().map(ToString::to_string).collect(),
+    }))
+}
+
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct ReplaceList {
+    text: String,
+}
+
+/// Replaces `whitelist` or `blacklist`; a bad line is refused and named. Open connections of
+/// addresses that are denied now end.
+#[utoipa::path(put, path = "/access/{list}", tag = "access", params(("list" = String, Path)), request_body = ReplaceList,
+    responses((status = 204), (status = 400), (status = 403), (status = 404)))]
+pub(crate) async fn replace_list(
+    State(app): State<Arc<App>>,
+    context: RequestContext,
+    admin: Admin,
+    Path(list): Path<String>,
+    Body(body): Body<ReplaceList>,
+) -> Done {
+    let kind = match list.as_str() {
+        "whitelist" => ListKind::Allow,
+        "blacklist" => ListKind::Deny,
+        _ => return Err(ApiError::not_found()),
+    };
+    app.lists.replace(kind, &body.text)?;
+    app.end_denied_connections();
+    app.audit(AuditEvent::AccessChanged, Some(&admin.0.account.username), Some(context.caller.address), Some(&list));
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct LiftLockout {
+    /// `address` or `account`.
+    kind: String,
+    key: String,
+}
+
+/// Lifts a lock-out.
+#[utoipa::path(delete, path = "/access/lockouts", tag = "access", request_body = LiftLockout,
+    responses((status = 204), (status = 403), (status = 404)))]
+pub(crate) async fn lift_lockout(
+    State(app): State<Arc<App>>,
+    context: RequestContext,
+    admin: Admin,
+    Body(body): Body<LiftLockout>,
+) -> Done {
+    let kind = match body.kind.as_str() {
+        "address" => AttemptKind::Address,
+        "account" => AttemptKind::Account,
+        _ => return Err(ApiError::not_found()),
+    };
+    if !app.attempts.lift(kind, &body.key) {
+        return Err(ApiError::not_found());
+    }
+    let detail = format!("lock-out of {} lifted", body.key);
+    app.audit(AuditEvent::AccessChanged, Some(&admin.0.account.username), Some(context.caller.address), Some(&detail));
+    Ok(StatusCode::NO_CONTENT)
+}

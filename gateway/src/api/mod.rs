@@ -1,0 +1,117 @@
+//! `/sentinel/api`: own account for everybody signed in, administration for admins. The routes are
+//! listed once, here, and the OpenAPI document is made from that list.
+
+mod access;
+mod account;
+mod config;
+mod engine;
+mod people;
+mod status;
+mod views;
+
+pub(crate) use status::health;
+
+use crate::app::App;
+use crate::http::ApiError;
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use http::StatusCode;
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// Largest body of an API request, bytes: an address list of many thousand lines.
+const MAX_BODY: usize = 4 * 1024 * 1024;
+
+/// All routes below `/sentinel/api`.
+pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(base_document())
+        .routes(routes!(account::me))
+        .routes(routes!(account::step_up))
+        .routes(routes!(account::change_password))
+        .routes(routes!(account::sessions))
+        .routes(routes!(account::end_session))
+        .routes(routes!(account::tokens, account::make_token))
+        .routes(routes!(account::revoke_token))
+        .routes(routes!(engine::status))
+        .routes(routes!(engine::start))
+        .routes(routes!(engine::stop))
+        .routes(routes!(engine::restart))
+        .routes(routes!(engine::free))
+        .routes(routes!(engine::log))
+        .routes(routes!(people::list, people::add))
+        .routes(routes!(people::change, people::delete))
+        .routes(routes!(people::reset_password))
+        .routes(routes!(people::sessions, people::sign_out_everywhere))
+        .routes(routes!(access::show))
+        .routes(routes!(access::replace_list))
+        .routes(routes!(access::lift_lockout))
+        .routes(routes!(config::show, config::change))
+        .routes(routes!(status::audit))
+        .routes(routes!(status::show))
+        .routes(routes!(status::openapi))
+        .fallback(not_found)
+        .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
+}
+
+/// The OpenAPI document.
+pub(crate) fn document() -> OpenApi {
+    let mut document = OpenApiBuilder::new().info(base_document().info).build();
+    document = document.nest("/sentinel/api", routes().into_openapi());
+    let mut components = document.components.take().unwrap_or_default();
+    let cookie = ApiKey::Cookie(ApiKeyValue::new(crate::auth::COOKIE_NAME));
+    components.add_security_scheme("cookie", SecurityScheme::ApiKey(cookie));
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+    components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    document.components = Some(components);
+    document
+}
+
+fn base_document() -> OpenApi {
+    let info = InfoBuilder::new()
+        .title("ComfyUI Sentinel")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(
+            "Own account and administration. Sign in with POST /login (cookie jwt_token) or send an API token as \
+             Authorization: Bearer. Administration from a signed-in browser also needs the header X-Sentinel-Proof \
+             from POST /sentinel/api/step-up.",
+        ))
+        .build();
+    OpenApiBuilder::new().info(info).build()
+}
+
+/// Whatever else is asked for under our own prefix.
+pub(crate) async fn not_found() -> ApiError {
+    ApiError::not_found()
+}
+
+/// A JSON body; faults name the field.
+pub(crate) struct Body<Content>(pub(crate) Content);
+
+impl<State: Send + Sync, Content: DeserializeOwned> FromRequest<State> for Body<Content> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &State) -> Result<Self, ApiError> {
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The request is too large.")
+            }
+            _ => ApiError::new(StatusCode::BAD_REQUEST, "bad_body", "The request did not arrive whole."),
+        })?;
+        // An empty body stands for an object with nothing in it.
+        let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        match serde_json::from_slice(bytes) {
+            Ok(content) => Ok(Self(content)),
+            Err(error) => Err(ApiError::new(StatusCode::BAD_REQUEST, "bad_body", format!("Not as expected: {error}."))),
+        }
+    }
+}
+
+/// Answer with a status and JSON.
+pub(crate) type Answer<Content> = Result<Json<Content>, ApiError>;
+/// Answer with no content.
+pub(crate) type Done = Result<StatusCode, ApiError>;

@@ -1,0 +1,170 @@
+//! Accounts, for admins.
+
+use super::views::{SessionView, TokenView, UserView};
+use super::{Answer, Body, Done};
+use crate::accounts::{Account, AccountChange, UserId, UserName, check_password};
+use crate::app::App;
+use crate::auth::{Admin, SessionKind};
+use crate::clock;
+use crate::http::{ApiError, RequestContext};
+use crate::store::AuditEvent;
+use axum::Json;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct UserList {
+    users: Vec<UserView>,
+}
+
+fn user_id(text: &str) -> Result<UserId, ApiError> {
+    UserId::parse(text).ok_or_else(ApiError::not_found)
+}
+
+fn account(app: &App, id: &str) -> Result<Arc<Account>, ApiError> {
+    app.accounts.current().get(&user_id(id)?).cloned().ok_or_else(ApiError::not_found)
+}
+
+fn note(app: &App, context: &RequestContext, admin: &Admin, event: AuditEvent, detail: &str) {
+    app.audit(event, Some(&admin.0.account.username), Some(context.caller.address), Some(detail));
+}
+
+/// All accounts.
+#[utoipa::path(get, path = "/users", tag = "people", responses((status = 200, body = UserList), (status = 403)))]
+pub(crate) async fn list(State(app): State<Arc<App>>, _admin: Admin) -> Json<UserList> {
+    let accounts = app.accounts.current();
+    Json(UserList { users: accounts.iter().map(|account| UserView::of(account, &app.sessions)).collect() })
+}
+
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct AddUser {
+    username: String,
+    password: String,
+    #[serde(default)]
+    admin: bool,
+}
+
+/// Adds an account.
+#[utoipa::path(post, path = "/users", tag = "people", request_body = AddUser,
+    responses((status = 201, body = UserView), (status = 400), (status = 403)))]
+pub(crate) async fn add(
+    State(app): State<Arc<App>>,
+    context: RequestContext,
+    admin: Admin,
+    Body(body): Body<AddUser>,
+) -> Result<(StatusCode, Json<UserView>), ApiError> {
+    let name = UserName::parse(&body.username)?;
+    check_password(&body.password)?;
+    let hash = app.hasher.hash(body.password).await?;
+    let account = Account::new(&name, hash, body.admin, clock::now());
+    let view = UserView::of(&account, &app.sessions);
+    app.accounts.add(account)?;
+    note(&app, &context, &admin, AuditEvent::Registered, name.as_str());
+    Ok((StatusCode::CREATED, Json(view)))
+}
+
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct ChangeUser {
+    username: Option<String>,
+    admin: Option<bool>,
+    disabled: Option<bool>,
+}
+
+/// Renames, promotes, demotes, disables or enables an account. Disabling signs it out everywhere.
+#[utoipa::path(patch, path = "/users/{id}", tag = "people", params(("id" = String, Path)), request_body = ChangeUser,
+    responses((status = 200, body = UserView), (status = 400), (status = 403), (status = 404), (status = 409)))]
+pub(crate) async fn change(
+    State(app): State<Arc<App>>,
+    context: RequestContext,
+    admin: Admin,
+    Path(id): Path<String>,
+    Body(body): Body<ChangeUser>,
+) -> Answer<UserView> {
+    let id = user_id(&id)?;
+    let username = body.username.as_deref().map(UserName::parse).transpose()?;
+    let change = AccountChange { username, admin: body.admin, disabled: body.disabled, password_hash: None };
+    let account = app.accounts.change(&id, change)?;
+    if account.disabled {
+        app.sessions.end_user(&id, None).await?;
+    }
+    let detail = format!("{}: admin {}, disabled {}", account.username, account.admin, account.disabled);
+    note(&app, &context, &admin, AuditEvent::AccountChanged, &detail);
+    Ok(Json(UserView::of(&account, &app.sessions)))
+}
+
+/// Deletes an account and signs it out everywhere. Its files stay.
+#[utoipa::path(delete, path = "/users/{id}", tag = "people", params(("id" = String, Path)),
+    responses((status = 204), (status = 403), (status = 404), (status = 409)))]
+pub(crate) async fn delete(
+    State(app): State<Arc<App>>,
+    context: RequestContext,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Done {
+    let account = account(&app, &id)?;
+    app.accounts.delete(&account.id)?;
+    app.sessions.end_user(&account.id, None).await?;
+    note(&app, &context, &admin, AuditEvent::AccountChanged, &format!("{}: deleted", account.username));
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct ResetPassword {
+    new_password: String,
+}
+
+/// Gives an account a new password and signs it out everywhere.
+#[utoipa::path(post, path = "/users/{id}/password", tag = "people", params(("id" = String, Path)),
+    request_body = ResetPassword, responses((status = 204), (status = 400), (status = 403), (status = 404)))]
+pub(crate) async fn reset_password(
+    State(app): State<Arc<App>>,
+    context: RequestContext,
+    admin: Admin,
+    Path(id): Path<String>,
+    Body(body): Body<ResetPassword>,
+) -> Done {
+    check_password(&body.new_password)?;
+    let account = account(&app, &id)?;
+    let hash = app.hasher.hash(body.new_password).await?;
+    app.accounts.change(&account.id, AccountChange { password_hash: Some(hash), ..AccountChange::default() })?;
+    app.sessions.end_user(&account.id, None).await?;
+    note(&app, &context, &admin, AuditEvent::PasswordChanged, &account.username);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct UserSessions {
+    sessions: Vec<SessionView>,
+    tokens: Vec<TokenView>,
+}
+
+/// Sign-ins and API tokens of an account.
+#[utoipa::path(get, path = "/users/{id}/sessions", tag = "people", params(("id" = String, Path)),
+    responses((status = 200, body = UserSessions), (status = 403), (status = 404)))]
+pub(crate) async fn sessions(State(app): State<Arc<App>>, admin: Admin, Path(id): Path<String>) -> Answer<UserSessions> {
+    let live = app.sessions.of_user(&account(&app, &id)?.id);
+    let current = &admin.0.session.id;
+    let of = |kind| live.iter().filter(move |session| session.kind == kind);
+    Ok(Json(UserSessions {
+        sessions: of(SessionKind::Browser).map(|session| SessionView::of(session, current)).collect(),
+        tokens: of(SessionKind::Token).map(|session| TokenView::of(session, current)).collect(),
+    }))
+}
+
+/// Ends all sign-ins and API tokens of an account.
+#[utoipa::path(delete, path = "/users/{id}/sessions", tag = "people", params(("id" = String, Path)),
+    responses((status = 204), (status = 403), (status = 404)))]
+pub(crate) async fn sign_out_everywhere(
+    State(app): State<Arc<App>>,
+    context: RequestContext,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Done {
+    let account = account(&app, &id)?;
+    app.sessions.end_user(&account.id, None).await?;
+    note(&app, &context, &admin, AuditEvent::Revoked, &account.username);
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,168 @@
+//! What the API shows, shaped for clients.
+
+use crate::accounts::Account;
+use crate::auth::{Session, SessionKind, Sessions};
+use crate::clock::rfc3339;
+use crate::engine::Engine;
+use crate::supervisor::LogEntry;
+use serde::Serialize;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+/// A sign-in.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct SessionView {
+    id: String,
+    created_at: String,
+    last_used_at: Option<String>,
+    expires_at: String,
+    /// Address that signed in.
+    address: String,
+    user_agent: String,
+    /// Whether this request was made with it.
+    current: bool,
+}
+
+impl SessionView {
+    pub(crate) fn of(session: &Session, current: &str) -> Self {
+        Self {
+            id: session.id.clone(),
+            created_at: rfc3339(session.created_at),
+            last_used_at: session.last_used_at().map(rfc3339),
+            expires_at: rfc3339(session.expires_at),
+            address: session.address.clone(),
+            user_agent: session.user_agent.clone(),
+            current: session.id == current,
+        }
+    }
+}
+
+/// An API token, without the token.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct TokenView {
+    id: String,
+    name: String,
+    created_at: String,
+    expires_at: String,
+    last_used_at: Option<String>,
+    /// Whether it was made with admin rights.
+    admin: bool,
+    /// Whether this request was made with it.
+    current: bool,
+}
+
+impl TokenView {
+    pub(crate) fn of(session: &Session, current: &str) -> Self {
+        Self {
+            id: session.id.clone(),
+            name: session.name.clone(),
+            created_at: rfc3339(session.created_at),
+            expires_at: rfc3339(session.expires_at),
+            last_used_at: session.last_used_at().map(rfc3339),
+            admin: session.admin,
+            current: session.id == current,
+        }
+    }
+}
+
+/// An account.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct UserView {
+    id: String,
+    username: String,
+    admin: bool,
+    disabled: bool,
+    created_at: Option<String>,
+    last_seen_at: Option<String>,
+    /// Browsers signed in.
+    sessions: usize,
+    /// API tokens.
+    tokens: usize,
+}
+
+impl UserView {
+    pub(crate) fn of(account: &Account, sessions: &Sessions) -> Self {
+        let live = sessions.of_user(&account.id);
+        let count = |kind| live.iter().filter(|session| session.kind == kind).count();
+        Self {
+            id: account.id.to_string(),
+            username: account.username.clone(),
+            admin: account.admin,
+            disabled: account.disabled,
+            created_at: account.created_at.map(rfc3339),
+            last_seen_at: live.iter().filter_map(|session| session.last_used_at()).max().map(rfc3339),
+            sessions: count(SessionKind::Browser),
+            tokens: count(SessionKind::Token),
+        }
+    }
+}
+
+/// ComfyUI's state.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EngineView {
+    /// `stopped`, `starting`, `ready`, `stopping`, `crashed` (it will be started again) or `failed`.
+    state: String,
+    /// In plain words.
+    message: String,
+    since: String,
+    /// 0 to 1 while it starts.
+    progress: Option<f32>,
+    /// Seconds until it is started again.
+    retry_in: Option<u64>,
+    version: Option<String>,
+    /// Whether it is the demo engine.
+    demo: bool,
+    /// Last log lines, for admins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<Vec<String>>,
+}
+
+impl EngineView {
+    /// Reasons and log lines may name paths: admins alone see them.
+    pub(crate) fn of(engine: &Engine, log_lines: Option<usize>) -> Self {
+        let status = engine.status();
+        let now = OffsetDateTime::now_utc();
+        let is_bad = matches!(
+            status.state,
+            crate::supervisor::EngineState::Crashed | crate::supervisor::EngineState::Failed
+        );
+        let message = match log_lines {
+            None if is_bad => "ComfyUI is not running. An admin can see why.".to_owned(),
+            _ => status.message.clone(),
+        };
+        Self {
+            state: status.state.as_str().to_owned(),
+            message,
+            since: rfc3339(status.since.unix_timestamp()),
+            progress: status.progress,
+            retry_in: status.retry_remaining(now).map(|wait| wait.as_secs() + 1),
+            version: status.version.clone(),
+            demo: engine.is_demo(),
+            log: log_lines.map(|lines| engine.log().tail(lines).into_iter().map(|entry| entry.text).collect()),
+        }
+    }
+}
+
+/// A line that ComfyUI printed.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LogLineView {
+    seq: u64,
+    at: String,
+    /// `out` or `err`.
+    stream: &'static str,
+    text: String,
+}
+
+impl From<LogEntry> for LogLineView {
+    fn from(entry: LogEntry) -> Self {
+        Self {
+            seq: entry.seq,
+            at: rfc3339(entry.at.unix_timestamp()),
+            stream: match entry.stream {
+                crate::supervisor::LogStream::Out => "out",
+                crate::supervisor::LogStream::Err => "err",
+            },
+            text: entry.text,
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What all requests share.
+
+use crate::access::{AccessLists, Attempts, ClientIp, HostNames, TrustedProxies};
+use crate::accounts::{Database, Hasher};
+use crate::auth::{Sessions, SetupCode};
+use crate::clock;
+use crate::config::{Config, ConfigFile};
+use crate::engine::Engine;
+use crate::files::DataDirectory;
+use crate::http::{Connections, Waiting};
+use crate::platform;
+use crate::store::{AuditEntry, AuditEvent, Store};
+use arc_swap::ArcSwap;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+/// What the configuration means for the door, made once for each configuration.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) trusted_proxies: TrustedProxies,
+    pub(crate) host_names: HostNames,
+}
+
+impl Live {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            trusted_proxies: TrustedProxies::new(config.trusted_proxies.clone()),
+            host_names: HostNames::new(&platform::host_name(), &config.sharing.name, &config.allowed_hosts),
+        }
+    }
+}
+
+/// Everything that handlers work on; each part has one owner and guards itself.
+#[derive(Debug)]
+pub struct App {
+    pub(crate) data: DataDirectory,
+    pub(crate) config: ConfigFile,
+    /// Settings at the start, to tell what waits for a restart.
+    pub(crate) started_with: Arc<Config>,
+    pub(crate) live: ArcSwap<Live>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) accounts: Database,
+    pub(crate) hasher: Arc<Hasher>,
+    pub(crate) sessions: Sessions,
+    pub(crate) setup_code: SetupCode,
+    pub(crate) attempts: Attempts,
+    pub(crate) waiting_sign_ins: Waiting,
+    pub(crate) lists: AccessLists,
+    pub(crate) connections: Connections,
+    pub(crate) engine: Engine,
+    pub(crate) listening: OnceLock<Vec<SocketAddr>>,
+}
+
+impl App {
+    /// Writes down who did what.
+    pub(crate) fn audit(&self, event: AuditEvent, user: Option<&str>, address: Option<ClientIp>, detail: Option<&str>) {
+        let entry = AuditEntry {
+            event,
+            user: user.map(str::to_owned),
+            address: address.map(|address| address.to_string()),
+            detail: detail.map(|detail| detail.chars().take(500).collect()),
+        };
+        self.store.audit(clock::now(), entry);
+    }
+
+    /// Ends the connections and tunnels of addresses that the lists do not let in any more.
+    pub(crate) fn end_denied_connections(&self) {
+        let live = self.live.load();
+        self.connections.end_where(|address| {
+            !live.trusted_proxies.contains(address) && !self.lists.judge_peer(address).lets_in()
+        });
+    }
+
+    /// Ends at once what is signed in as accounts that are gone or disabled.
+    pub(crate) async fn end_sessions_of_shut_out_accounts(&self) {
+        let accounts = self.accounts.current();
+        let is_over =
+            |session: &crate::auth::Session| accounts.get(&session.user).is_none_or(|account| account.disabled);
+        if let Err(error) = self.sessions.end_where(is_over).await {
+            tracing::error!(error = %crate::http::chain(&error), "ended sessions could not be written down");
+        }
+    }
+
+    /// Warnings for the admin: weak settings, damaged files.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.config.current().warnings();
+        warnings.extend(self.accounts.fault());
+        warnings.extend(self.lists.faults());
+        warnings
+    }
+}

@@ -1,0 +1,230 @@
+//! The original's four addresses: `/register`, `/login`, `/generate_token`, `/logout`.
+
+use super::fields::Fields;
+use super::signed_in::COOKIE_NAME;
+use super::{NewSession, SessionKind, SignedIn, authenticate};
+use crate::accounts::{Account, UserName, check_password};
+use crate::app::App;
+use crate::clock;
+use crate::config::Config;
+use crate::http::pages::{self, Page};
+use crate::http::{ApiError, RequestContext};
+use crate::store::AuditEvent;
+use axum::Json;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use http::header::{SET_COOKIE, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde::Deserialize;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+
+const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
+
+/// `GET /login`.
+pub async fn sign_in_page(State(app): State<Arc<App>>, context: RequestContext, headers: HeaderMap) -> Response {
+    if app.accounts.awaits_first_account() {
+        return found("/register");
+    }
+    pages::show(&app, Page::Login, &context, SignedIn::find(&app, &headers).as_ref())
+}
+
+/// `GET /register`.
+pub async fn register_page(State(app): State<Arc<App>>, context: RequestContext, headers: HeaderMap) -> Response {
+    pages::show(&app, Page::Register, &context, SignedIn::find(&app, &headers).as_ref())
+}
+
+/// `GET /generate_token`.
+pub async fn token_page(State(app): State<Arc<App>>, context: RequestContext, headers: HeaderMap) -> Response {
+    if app.accounts.awaits_first_account() {
+        return found("/register");
+    }
+    pages::show(&app, Page::GenerateToken, &context, SignedIn::find(&app, &headers).as_ref())
+}
+
+fn found(target: &str) -> Response {
+    let mut response = Redirect::to(target).into_response();
+    *response.status_mut() = StatusCode::FOUND;
+    response
+}
+
+/// `POST /register`.
+pub async fn register(
+    State(app): State<Arc<App>>,
+    context: RequestContext,
+    mut fields: Fields,
+) -> Result<Response, ApiError> {
+    let name = UserName::parse(&fields.require("new_user_username")?)?;
+    let password = fields.require("new_user_password")?;
+    check_password(&password)?;
+    let message = format!("The account {name} has been created.");
+    if app.accounts.awaits_first_account() {
+        may_be_first(&app, &context, fields.optional("setup_code").as_deref())?;
+        let hash = app.hasher.hash(password).await?;
+        let account = Account::new(&name, hash, true, clock::now());
+        app.accounts.add_first(account)?;
+        app.setup_code.spend();
+    } else {
+        let username = fields.require("username")?;
+        let admin = authenticate(&app, &context.caller, &username, fields.require("password")?).await.map_err(|error| {
+            let error = ApiError::from(error);
+            if error.status() == StatusCode::UNAUTHORIZED {
+                ApiError::new(StatusCode::FORBIDDEN, "wrong_credentials", "The admin's user name or password is wrong.")
+            } else {
+                error
+            }
+        })?;
+        if !admin.admin {
+            app.audit(AuditEvent::Refused, Some(&admin.username), Some(context.caller.address), Some("/register"));
+            return Err(ApiError::admin_required());
+        }
+        let hash = app.hasher.hash(password).await?;
+        app.accounts.add(Account::new(&name, hash, false, clock::now()))?;
+    }
+    tracing::info!(user = %name, "an account was created");
+    app.audit(AuditEvent::Registered, Some(name.as_str()), Some(context.caller.address), None);
+    Ok(Json(json!({ "message": message })).into_response())
+}
+
+/// The first admin is made at the machine itself or with the set-up code, never by the first
+/// stranger on the LAN (defect S39).
+fn may_be_first(app: &App, context: &RequestContext, code: Option<&str>) -> Result<(), ApiError> {
+    if context.caller.is_local {
+        return Ok(());
+    }
+    let Some(code) = code else {
+        return Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "setup_code_required",
+            "The first account needs the set-up code that Sentinel shows on its own machine.",
+        ));
+    };
+    let now = std::time::Instant::now();
+    if let Some(lockout) = app.attempts.address_lockout(context.caller.address, now) {
+        return Err(ApiError::locked_out(lockout));
+    }
+    if app.setup_code.matches(code) {
+        return Ok(());
+    }
+    app.attempts.failed(context.caller.address, "set-up code", now);
+    app.audit(AuditEvent::SignInFailed, None, Some(context.caller.address), Some("set-up code"));
+    Err(ApiError::new(StatusCode::FORBIDDEN, "wrong_setup_code", "The set-up code is wrong."))
+}
+
+/// `POST /login`.
+pub async fn login(
+    State(app): State<Arc<App>>,
+    context: RequestContext,
+    headers: HeaderMap,
+    mut fields: Fields,
+) -> Result<Response, ApiError> {
+    let username = fields.require("username")?;
+    let password = fields.require("password")?;
+    let account = authenticate(&app, &context.caller, &username, password).await?;
+    let life = hours(app.config.current().access_token_expiration_hours);
+    let new = NewSession {
+        kind: SessionKind::Browser,
+        name: "",
+        admin: false,
+        life,
+        address: context.caller.address,
+        user_agent: text_of(&headers, &USER_AGENT),
+    };
+    let (token, _) = app.sessions.issue(&account, new).await?;
+    app.audit(AuditEvent::SignedIn, Some(&account.username), Some(context.caller.address), None);
+    let body = Json(json!({ "message": "Login successful", "jwt_token": token }));
+    let cookie = cookie(&token, Some(life), context.is_https);
+    // A plain HTML form has no script that goes on to ComfyUI.
+    if super::signed_in::accepts_html(&headers) && !text_of(&headers, &http::header::CONTENT_TYPE).contains("json") {
+        return Ok(([(SET_COOKIE, cookie)], found("/")).into_response());
+    }
+    Ok(([(SET_COOKIE, cookie)], body).into_response())
+}
+
+/// `POST /generate_token`. The cookie stays as it is (defect S51).
+pub async fn generate_token(
+    State(app): State<Arc<App>>,
+    context: RequestContext,
+    headers: HeaderMap,
+    mut fields: Fields,
+) -> Result<Response, ApiError> {
+    let username = fields.require("username")?;
+    let password = fields.require("password")?;
+    let life = token_life(&app.config.current(), &fields.require("expire_hours")?)?;
+    let name = fields.optional("name").unwrap_or_else(|| "Token".to_owned());
+    let account = authenticate(&app, &context.caller, &username, password).await?;
+    let new = NewSession {
+        kind: SessionKind::Token,
+        name: &name,
+        admin: false,
+        life,
+        address: context.caller.address,
+        user_agent: text_of(&headers, &USER_AGENT),
+    };
+    let (token, _) = app.sessions.issue(&account, new).await?;
+    app.audit(AuditEvent::TokenMade, Some(&account.username), Some(context.caller.address), Some(&name));
+    Ok(Json(json!({ "message": "Token generated", "jwt_token": token })).into_response())
+}
+
+/// Life of an API token, checked against the configured maximum.
+pub(crate) fn token_life(config: &Config, text: &str) -> Result<Duration, ApiError> {
+    let max = config.max_access_token_expiration_hours;
+    match text.trim().parse::<u32>() {
+        Ok(given) if (1..=max).contains(&given) => Ok(hours(given)),
+        _ => Err(ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_expire_hours",
+            format!("expire_hours must be a whole number from 1 to {max}."),
+        )
+        .with("field", "expire_hours")),
+    }
+}
+
+fn hours(number: u32) -> Duration {
+    Duration::from_secs(u64::from(number) * 3600)
+}
+
+/// Query of `GET /logout`, the original's.
+#[derive(Debug, Deserialize)]
+pub struct LogoutQuery {
+    free_memory: Option<bool>,
+    unload_models: Option<bool>,
+}
+
+/// `GET /logout`: ends the session, and clears what the browser keeps of this site, so that the
+/// next person at that browser does not find the last one's workflow.
+pub async fn logout(
+    State(app): State<Arc<App>>,
+    context: RequestContext,
+    query: Option<Query<LogoutQuery>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    if let Some(signed_in) = SignedIn::find(&app, &headers) {
+        app.sessions.end(&signed_in.session.id).await?;
+        app.audit(AuditEvent::LoggedOut, Some(&signed_in.account.username), Some(context.caller.address), None);
+        if app.config.current().free_memory_on_logout {
+            let wish = query.map(|Query(query)| query);
+            let free_memory = wish.as_ref().and_then(|wish| wish.free_memory).unwrap_or(true);
+            let unload_models = wish.as_ref().and_then(|wish| wish.unload_models).unwrap_or(true);
+            app.engine.free(unload_models, free_memory);
+        }
+    }
+    let mut response = found("/login");
+    let headers = response.headers_mut();
+    headers.insert(SET_COOKIE, cookie("", None, context.is_https));
+    headers.insert(CLEAR_SITE_DATA, HeaderValue::from_static("\"cache\", \"cookies\", \"storage\""));
+    Ok(response)
+}
+
+/// The cookie with its attributes; without a life it is deleted.
+fn cookie(token: &str, life: Option<Duration>, is_https: bool) -> HeaderValue {
+    let seconds = life.map_or(0, |life| life.as_secs());
+    let secure = if is_https { "; Secure" } else { "" };
+    let text = format!("{COOKIE_NAME}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}");
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+pub(crate) fn text_of<'headers>(headers: &'headers HeaderMap, name: &HeaderName) -> &'headers str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}

@@ -1,0 +1,136 @@
+//! The one way from name and password to an account: lock-out, check, count, renew, write down.
+
+use crate::access::{Caller, Lockout, Verdict};
+use crate::accounts::{Account, AccountChange, HashError, PasswordCheck};
+use crate::app::App;
+use crate::http::ApiError;
+use crate::store::AuditEvent;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Sign-ins of one address that may wait for their hash at once.
+const MAX_WAITING_PER_ADDRESS: usize = 16;
+
+/// Why somebody was not let in.
+#[derive(Debug)]
+pub enum SignInError {
+    /// Wrong name or password; the failures of this address so far, and the lock-out that this
+    /// failure brought.
+    Wrong {
+        /// Failures so far.
+        failed_attempts: u32,
+        /// Lock-out from now on.
+        lockout: Option<Lockout>,
+    },
+    /// Locked out.
+    LockedOut(Lockout),
+    /// No answer.
+    Hash(HashError),
+}
+
+impl From<SignInError> for ApiError {
+    fn from(error: SignInError) -> Self {
+        match error {
+            SignInError::Wrong { failed_attempts, lockout } => Self::wrong_credentials()
+                .with("failed_attempts", failed_attempts)
+                .with("remaining_seconds", lockout.map_or(0, |lockout| lockout.remaining.as_secs())),
+            SignInError::LockedOut(lockout) => Self::locked_out(lockout),
+            SignInError::Hash(error) => error.into(),
+        }
+    }
+}
+
+enum Outcome {
+    LockedOut(Lockout),
+    Checked(PasswordCheck),
+}
+
+/// Checks name and password of a caller.
+///
+/// The lock-out is looked up and a failure is counted on the hashing thread itself, so that many
+/// tries at once count like the same tries in a row. Addresses on the allow list are spared; a
+/// device that is signed in to the account is spared what strangers did to the account.
+pub async fn authenticate(
+    app: &Arc<App>,
+    caller: &Caller,
+    username: &str,
+    password: String,
+) -> Result<Arc<Account>, SignInError> {
+    let Some(_place) = app.waiting_sign_ins.enter(caller.address.origin(), MAX_WAITING_PER_ADDRESS) else {
+        return Err(SignInError::Hash(HashError::Busy));
+    };
+    let account = app.accounts.current().find(username).filter(|account| !account.disabled).cloned();
+    let is_spared = app.lists.judge(caller) == Verdict::Allowed;
+    let is_known =
+        account.as_ref().is_some_and(|account| app.sessions.is_known_device(&account.id, caller.address));
+    let address = caller.address;
+    let outcome = {
+        let app = Arc::clone(app);
+        let name = username.to_owned();
+        let hash = account.as_ref().map(|account| account.password_hash().to_owned());
+        let hasher = Arc::clone(&app.hasher);
+        hasher
+            .check_with(password, hash, move |check| {
+                let now = Instant::now();
+                let lockout = match (is_spared, is_known) {
+                    (true, _) => None,
+                    (false, true) => app.attempts.address_lockout(address, now),
+                    (false, false) => app.attempts.lockout(address, &name, now),
+                };
+                if let Some(lockout) = lockout {
+                    return Outcome::LockedOut(lockout);
+                }
+                let result = check();
+                if result == PasswordCheck::Wrong {
+                    app.attempts.failed(address, &name, Instant::now());
+                }
+                Outcome::Checked(result)
+            })
+            .await
+            .map_err(SignInError::Hash)?
+    };
+    match (outcome, account) {
+        (Outcome::LockedOut(lockout), _) => Err(SignInError::LockedOut(lockout)),
+        (Outcome::Checked(PasswordCheck::Right), Some(account)) => {
+            app.attempts.succeeded(address, username);
+            Ok(account)
+        }
+        (Outcome::Checked(PasswordCheck::Renewed(hash)), Some(account)) => {
+            app.attempts.succeeded(address, username);
+            let change = AccountChange { password_hash: Some(hash), ..AccountChange::default() };
+            if let Err(error) = app.accounts.change(&account.id, change) {
+                tracing::warn!(error = %crate::http::chain(&error), "an old password hash could not be renewed");
+            }
+            Ok(account)
+        }
+        (Outcome::Checked(_), _) => Err(refuse(app, caller, username, is_spared)),
+    }
+}
+
+/// Writes a failure down, and bans the address when it has failed too often.
+fn refuse(app: &Arc<App>, caller: &Caller, username: &str, is_spared: bool) -> SignInError {
+    let address = caller.address;
+    let failed_attempts = app.attempts.failures(address);
+    let lockout = app.attempts.lockout(address, username, Instant::now()).filter(|_| !is_spared);
+    // A password typed into the name field must not end up in a log: only names of accounts do.
+    let known_name = app.accounts.current().find(username).map(|account| account.username.clone());
+    app.audit(AuditEvent::SignInFailed, known_name.as_deref(), Some(address), None);
+    if lockout.is_some() {
+        app.audit(AuditEvent::LockedOut, known_name.as_deref(), Some(address), None);
+    }
+    let limit = app.config.current().blacklist_after_attempts;
+    let can_be_banned = !is_spared && !address.address().is_loopback();
+    if limit > 0 && failed_attempts >= limit && can_be_banned {
+        match app.lists.ban(address, &format!("{failed_attempts} failed sign-ins")) {
+            Ok(()) => {
+                tracing::warn!(failed_attempts, "an address was put on the deny list");
+                app.audit(AuditEvent::Banned, None, Some(address), None);
+                app.end_denied_connections();
+            }
+            Err(error) => {
+                tracing::error!(error = %crate::http::chain(&error), "an address could not be put on the deny list");
+            }
+        }
+    }
+    SignInError::Wrong { failed_attempts, lockout }
+}

@@ -1,0 +1,16 @@
+//! ComfyUI on this machine: where it is, which Python runs it, what its command line takes.
+
+mod ask;
+mod command_line;
+mod flags;
+mod installation;
+mod python;
+mod search;
+
+pub use command_line::{
+    ArgumentError, EngineDirectories, check_user_arguments, command_line, launch_plan,
+};
+pub use flags::{FlagSet, ProbeError};
+pub use installation::{Installation, InstallationError, InstallationKind};
+pub use python::{PythonError, find_python, imports_torch};
+pub use search::{SearchPlaces, find_installations};

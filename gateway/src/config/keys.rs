@@ -1,0 +1,84 @@
+//! The one list of configuration keys: path, type, meaning.
+
+/// What a value must be.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// `true` or `false`.
+    Boolean,
+    /// A whole number within bounds.
+    Integer {
+        /// Smallest.
+        min: u64,
+        /// Largest.
+        max: u64,
+    },
+    /// Any text.
+    Text,
+    /// Text that must not be empty.
+    Name,
+    /// A label of a host name: letters, digits, hyphens.
+    HostLabel,
+    /// `http://host:port` or empty.
+    UrlOrEmpty,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A list of these words.
+    Choices(&'static [&'static str]),
+    /// A list of texts.
+    Texts,
+    /// A list of addresses and CIDR ranges.
+    Networks,
+    /// A list of host names.
+    HostNames,
+}
+
+/// One configuration key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Name, with dots between levels.
+    pub path: &'static str,
+    /// Type and bounds.
+    pub kind: Kind,
+    /// What it does, for people.
+    pub meaning: &'static str,
+    /// Whether a change waits for the next start of Sentinel or ComfyUI.
+    pub needs_restart: bool,
+}
+
+const fn key(path: &'static str, kind: Kind, needs_restart: bool, meaning: &'static str) -> Key {
+    Key { path, kind, meaning, needs_restart }
+}
+
+/// Every key, in the order of `config.json`.
+pub const KEYS: &[Key] = &[
+    key("secret_key_env", Kind::Name, true, "Environment variable with the signing key; unset: a key is made and kept."),
+    key("users_db", Kind::Name, true, "Account file."),
+    key("access_token_expiration_hours", Kind::Integer { min: 1, max: 87600 }, false, "How long a sign-in lasts, in hours."),
+    key("max_access_token_expiration_hours", Kind::Integer { min: 1, max: 87600 }, false, "Longest life of an API token, in hours."),
+    key("log", Kind::Name, true, "Log file, in the folder logs unless absolute."),
+    key("log_levels", Kind::Choices(&["DEBUG", "INFO", "WARNING", "ERROR"]), false, "Levels that are written to the log; ERROR always is."),
+    key("whitelist", Kind::Name, true, "Allow list: if it has entries, only these addresses get in."),
+    key("blacklist", Kind::Name, true, "Deny list: these addresses never get in."),
+    key("blacklist_after_attempts", Kind::Integer { min: 0, max: 1_000_000 }, false, "Failed sign-ins until an address is put on the deny list; 0: never."),
+    key("free_memory_on_logout", Kind::Boolean, false, "Unload models and free memory when somebody logs out."),
+    key("force_https", Kind::Boolean, true, "Encrypt, and send plain HTTP to HTTPS."),
+    key("separate_users", Kind::Boolean, true, "A ComfyUI of his own for each user."),
+    key("manager_admin_only", Kind::Boolean, false, "Only admins may use ComfyUI-Manager, which installs code."),
+    key("comfyui.dir", Kind::Text, true, "ComfyUI's folder, \"demo\", or empty to look for it."),
+    key("comfyui.python", Kind::Text, true, "Python that starts ComfyUI, or empty to look for it."),
+    key("comfyui.args", Kind::Texts, true, "Further arguments for ComfyUI."),
+    key("comfyui.attach", Kind::UrlOrEmpty, true, "Address of a ComfyUI that somebody else runs, or empty."),
+    key("comfyui.autostart", Kind::Boolean, true, "Start ComfyUI together with Sentinel."),
+    key("comfyui.idle_stop_minutes", Kind::Integer { min: 0, max: 100_000 }, false, "Stop a user's own ComfyUI after so many idle minutes; 0: never."),
+    key("comfyui.restart", Kind::Boolean, true, "Start ComfyUI again after a crash."),
+    key("sharing.enabled", Kind::Boolean, true, "Reachable from the LAN, not from this machine alone."),
+    key("sharing.port", Kind::Integer { min: 0, max: 65535 }, true, "Port; 0: any free one."),
+    key("sharing.name", Kind::HostLabel, true, "Name in the LAN, without \".local\"."),
+    key("sharing.tls.enabled", Kind::Boolean, true, "Answer HTTPS; force_https implies it."),
+    key("sharing.tls.certificate", Kind::Text, true, "Certificate file (PEM), or empty to make one."),
+    key("sharing.tls.key", Kind::Text, true, "Key file of the certificate (PEM)."),
+    key("trusted_proxies", Kind::Networks, false, "Reverse proxies whose X-Forwarded headers are believed."),
+    key("allowed_hosts", Kind::HostNames, false, "Further host names by which this machine may be called."),
+    key("gpu_slots", Kind::Integer { min: 1, max: 64 }, true, "Jobs on the GPU at once."),
+    key("sandbox", Kind::Choice(&["auto", "require", "off"]), true, "Confinement of ComfyUI by the operating system."),
+];

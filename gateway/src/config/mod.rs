@@ -1,0 +1,262 @@
+//! `config.json`: one list of keys ([`KEYS`]), one typed form ([`Config`]), one way from text to
+//! type that reports every fault at once and names its key.
+
+mod file;
+mod keys;
+mod parse;
+
+pub use file::{ConfigFile, ConfigFileError};
+pub use keys::{KEYS, Key, Kind};
+pub use parse::{ConfigErrors, Fault, Settings};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// All settings, complete. The names, types and defaults of the first block are the original
+/// extension's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Environment variable that holds the signing key; a key is made and kept when it is unset.
+    pub secret_key_env: String,
+    /// Account file.
+    pub users_db: String,
+    /// Life of a sign-in, hours.
+    pub access_token_expiration_hours: u32,
+    /// Longest life of an API token, hours.
+    pub max_access_token_expiration_hours: u32,
+    /// Log file, below `logs/` unless absolute.
+    pub log: String,
+    /// Levels that are written to the log.
+    pub log_levels: Vec<LogLevel>,
+    /// Allow list file.
+    pub whitelist: String,
+    /// Deny list file.
+    pub blacklist: String,
+    /// Failed sign-ins of one address until it is put on the deny list; 0 is never.
+    pub blacklist_after_attempts: u32,
+    /// Unload models and free memory when somebody logs out.
+    pub free_memory_on_logout: bool,
+    /// Answer plain HTTP with a redirect to HTTPS.
+    pub force_https: bool,
+    /// A ComfyUI of his own for each user.
+    pub separate_users: bool,
+    /// ComfyUI-Manager for admins alone.
+    pub manager_admin_only: bool,
+    /// The ComfyUI to run.
+    pub comfyui: ComfyUi,
+    /// Where others reach it.
+    pub sharing: Sharing,
+    /// Reverse proxies whose `X-Forwarded-*` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Host names, beside this machine's own, by which it may be called.
+    pub allowed_hosts: Vec<String>,
+    /// Jobs on the GPU at once.
+    pub gpu_slots: u32,
+    /// Confinement of engines by the operating system.
+    pub sandbox: Sandbox,
+}
+
+/// The ComfyUI to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ComfyUi {
+    /// Directory with `main.py`, `demo`, or empty to look in the usual places.
+    pub dir: String,
+    /// Python to start it with, or empty to look for it.
+    pub python: String,
+    /// Further arguments for `main.py`.
+    pub args: Vec<String>,
+    /// `http://host:port` of a ComfyUI that somebody else runs, or empty.
+    pub attach: String,
+    /// Start with the gateway.
+    pub autostart: bool,
+    /// Stop a user's own engine after so many idle minutes; 0 is never.
+    pub idle_stop_minutes: u32,
+    /// Start again after a crash.
+    pub restart: bool,
+}
+
+/// Where others reach it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sharing {
+    /// Listen on the LAN, not on this machine alone.
+    pub enabled: bool,
+    /// Port of the gateway.
+    pub port: u16,
+    /// Name in the LAN, without `.local`.
+    pub name: String,
+    /// Encryption.
+    pub tls: Tls,
+}
+
+/// Encryption of the shared address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Answer HTTPS; `force_https` implies it.
+    pub enabled: bool,
+    /// PEM file with the certificate chain, or empty to make one.
+    pub certificate: String,
+    /// PEM file with its key.
+    pub key: String,
+}
+
+/// Level of a log line, named as in the original's `log_levels`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum LogLevel {
+    /// Decisions off the happy path.
+    Debug,
+    /// Changes of state that a user would notice.
+    Info,
+    /// Odd but working.
+    Warning,
+    /// Broken, act now.
+    Error,
+}
+
+/// Confinement of engines by the operating system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sandbox {
+    /// Where the system can.
+    Auto,
+    /// Refuse to start engines where it cannot.
+    Require,
+    /// Never.
+    Off,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            secret_key_env: "SECRET_KEY".into(),
+            users_db: "users_db.json".into(),
+            access_token_expiration_hours: 12,
+            max_access_token_expiration_hours: 8760,
+            log: "sentinel.log".into(),
+            log_levels: vec![LogLevel::Info],
+            whitelist: "whitelist.txt".into(),
+            blacklist: "blacklist.txt".into(),
+            blacklist_after_attempts: 0,
+            free_memory_on_logout: false,
+            force_https: false,
+            separate_users: false,
+            manager_admin_only: false,
+            comfyui: ComfyUi {
+                dir: String::new(),
+                python: String::new(),
+                args: Vec::new(),
+                attach: String::new(),
+                autostart: true,
+                idle_stop_minutes: 30,
+                restart: true,
+            },
+            sharing: Sharing {
+                enabled: false,
+                port: 8189,
+                name: "comfyui".into(),
+                tls: Tls {
+                    enabled: false,
+                    certificate: String::new(),
+                    key: String::new(),
+                },
+            },
+            trusted_proxies: Vec::new(),
+            allowed_hosts: Vec::new(),
+            gpu_slots: 1,
+            sandbox: Sandbox::Auto,
+        }
+    }
+}
+
+impl Config {
+    /// Whether HTTPS is answered.
+    pub fn tls_enabled(&self) -> bool {
+        self.force_https || self.sharing.tls.enabled
+    }
+
+    /// Settings that work but weaken the guard, in plain words.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let lan = self.sharing.enabled;
+        if lan && !self.tls_enabled() {
+            warnings.push(
+                "Shared on the LAN without encryption: whoever can listen to the network sees passwords. \
+                 Set force_https to true."
+                    .to_owned(),
+            );
+        }
+        if lan && !self.manager_admin_only {
+            warnings.push(
+                "Every signed-in user may install code through ComfyUI-Manager. Set manager_admin_only to true."
+                    .to_owned(),
+            );
+        }
+        if lan && !self.separate_users {
+            warnings.push(
+                "All users share one ComfyUI: they see each other's pictures, queue and history.".to_owned(),
+            );
+        }
+        if self.sharing.tls.enabled && !self.force_https {
+            warnings.push(
+                "HTTPS is offered but not enforced: passwords can still be sent in clear. Set force_https to true."
+                    .to_owned(),
+            );
+        }
+        for network in &self.trusted_proxies {
+            if network.prefix_len() == 0 {
+                warnings.push(format!(
+                    "trusted_proxies: {network} believes every address; anybody can pretend to be anybody."
+                ));
+            }
+        }
+        if self.blacklist_after_attempts > 0 && self.blacklist_after_attempts < 3 {
+            warnings.push(
+                "blacklist_after_attempts is below 3: a mistyped password bans a whole household.".to_owned(),
+            );
+        }
+        warnings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_file_is_the_default() {
+        let shipped = include_str!("../../../config.json");
+        assert_eq!(Settings::parse(shipped).unwrap().config().unwrap(), Config::default());
+        let complete: serde_json::Value = serde_json::from_str(shipped).unwrap();
+        assert_eq!(complete, serde_json::to_value(Config::default()).unwrap());
+    }
+
+    #[test]
+    fn every_key_is_in_the_list_and_the_list_has_no_other() {
+        fn leaves(prefix: &str, value: &serde_json::Value, found: &mut Vec<String>) {
+            let serde_json::Value::Object(members) = value else {
+                found.push(prefix.to_owned());
+                return;
+            };
+            for (name, value) in members {
+                let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                leaves(&path, value, found);
+            }
+        }
+        let mut found = Vec::new();
+        leaves("", &serde_json::to_value(Config::default()).unwrap(), &mut found);
+        let listed: Vec<_> = KEYS.iter().map(|key| key.path.to_owned()).collect();
+        assert_eq!(found, listed);
+    }
+
+    #[test]
+    fn defaults_for_this_machine_alone_need_no_warning() {
+        assert!(Config::default().warnings().is_empty());
+        let mut shared = Config::default();
+        shared.sharing.enabled = true;
+        assert_eq!(shared.warnings().len(), 3);
+    }
+}

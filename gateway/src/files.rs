@@ -1,0 +1,199 @@
+//! State files stay whole: every write is a new file, synced, then renamed over the old one.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Largest state file that is read into memory, in bytes.
+const MAX_STATE_FILE: u64 = 64 * 1024 * 1024;
+
+/// Replaces `path` by `contents`, readable by the owner alone. After a crash at any moment the
+/// file holds either the old or the new contents, never a part.
+pub fn write_atomically(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = directory.unwrap_or_else(|| Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .prefix(".sentinel-")
+        .tempfile_in(directory)?;
+    file.write_all(contents)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    sync_directory(directory)
+}
+
+/// Makes a rename durable; only Unix lets a directory be opened and synced.
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        File::open(directory)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Creates `directory` and its parents; a directory made here is closed to other accounts.
+pub fn create_private_directory(directory: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::DirBuilderExt;
+        builder.mode(0o700);
+    }
+    builder.create(directory)
+}
+
+/// Reads a text file of bounded size; `None` when there is no such file.
+pub fn read_optional(path: &Path) -> io::Result<Option<String>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut text = String::new();
+    file.take(MAX_STATE_FILE).read_to_string(&mut text)?;
+    // Editors on Windows like to put a byte order mark in front.
+    Ok(Some(text.strip_prefix('\u{feff}').map_or_else(
+        || text.clone(),
+        std::borrow::ToOwned::to_owned,
+    )))
+}
+
+/// What tells one state of a file from the next without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint(Option<(SystemTime, u64, u64)>);
+
+impl Fingerprint {
+    /// The state of `path` now; a missing file has one too.
+    pub fn of(path: &Path) -> Self {
+        Self(fs::metadata(path).ok().and_then(|metadata| {
+            Some((metadata.modified().ok()?, metadata.len(), inode(&metadata)))
+        }))
+    }
+}
+
+#[cfg(unix)]
+fn inode(metadata: &fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(metadata)
+}
+
+#[cfg(not(unix))]
+fn inode(_metadata: &fs::Metadata) -> u64 {
+    0
+}
+
+/// A lock between processes on the file beside `path`, so that the command line and the running
+/// gateway never write the same state file at once. Released on drop.
+#[derive(Debug)]
+pub struct WriteLock {
+    _file: File,
+}
+
+impl WriteLock {
+    /// Waits for the lock of `path`.
+    pub fn acquire(path: &Path) -> io::Result<Self> {
+        let mut name = path.file_name().unwrap_or_default().to_os_string();
+        name.push(".lock");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.with_file_name(name))?;
+        file.lock()?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// Where everything of one installation lies.
+#[derive(Clone, Debug)]
+pub struct DataDirectory {
+    root: PathBuf,
+}
+
+impl DataDirectory {
+    /// Opens (and creates) the data directory with its sub-directories.
+    pub fn open(root: &Path) -> io::Result<Self> {
+        let root = std::path::absolute(root)?;
+        let directory = Self { root };
+        for path in [directory.root(), &directory.logs(), &directory.tls(), &directory.users()] {
+            create_private_directory(path)?;
+        }
+        Ok(directory)
+    }
+
+    /// The platform's place for such data, e.g. `~/.local/share/comfyui-sentinel`.
+    pub fn default_root() -> Option<PathBuf> {
+        let project = directories::ProjectDirs::from("", "", "comfyui-sentinel")?;
+        Some(project.data_local_dir().to_path_buf())
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A name from config.json: taken from the data directory unless absolute.
+    pub fn resolve(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Settings.
+    pub fn config(&self) -> PathBuf {
+        self.root.join("config.json")
+    }
+
+    /// Sessions, tokens, audit.
+    pub fn database(&self) -> PathBuf {
+        self.root.join("sentinel.db")
+    }
+
+    /// The signing key, when the environment gives none.
+    pub fn secret_key(&self) -> PathBuf {
+        self.root.join("secret.key")
+    }
+
+    /// Log files.
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    /// Certificates and their keys.
+    pub fn tls(&self) -> PathBuf {
+        self.root.join("tls")
+    }
+
+    /// One directory for each user's own files, by id.
+    pub fn users(&self) -> PathBuf {
+        self.root.join("users")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_replaces_the_whole_file_and_keeps_others_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        write_atomically(&path, b"a long first version").unwrap();
+        let before = Fingerprint::of(&path);
+        write_atomically(&path, b"second").unwrap();
+        assert_ne!(before, Fingerprint::of(&path));
+        assert_eq!(read_optional(&path).unwrap().as_deref(), Some("second"));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_not_part_of_the_text() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("list.txt");
+        fs::write(&path, "\u{feff}10.0.0.1\n").unwrap();
+        assert_eq!(read_optional(&path).unwrap().as_deref(), Some("10.0.0.1\n"));
+        assert_eq!(read_optional(&path.with_extension("none")).unwrap(), None);
+    }
+}

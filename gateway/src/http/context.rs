@@ -1,0 +1,49 @@
+//! What every handler may know of a request beyond its bytes.
+
+use super::error::ApiError;
+use crate::access::Caller;
+use crate::proxy::Pool;
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+use http::uri::Authority;
+use std::sync::Arc;
+use tokio_util::task::TaskTracker;
+
+/// What one worker thread keeps for its requests.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerContext {
+    pub(crate) pool: Arc<Pool>,
+    /// Tunnels, which outlive their request.
+    pub(crate) tasks: TaskTracker,
+}
+
+/// Who asks, by what name, and how.
+#[derive(Clone, Debug)]
+pub struct RequestContext {
+    /// Who sent the request.
+    pub caller: Caller,
+    /// Host and port as the browser knows them.
+    pub host: Authority,
+    /// Whether the browser speaks HTTPS.
+    pub is_https: bool,
+    pub(super) worker: Arc<WorkerContext>,
+}
+
+impl RequestContext {
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.worker.pool
+    }
+
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.worker.tasks
+    }
+}
+
+impl<State: Send + Sync> FromRequestParts<State> for RequestContext {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &State) -> Result<Self, ApiError> {
+        // The door puts it there; without it nothing is known of the caller, so nothing is allowed.
+        parts.extensions.get::<Self>().cloned().ok_or_else(ApiError::sign_in_required)
+    }
+}

@@ -1,0 +1,220 @@
+//! The one place where errors become HTTP answers: the client gets a code and a safe sentence, the
+//! log gets the chain.
+
+use crate::access::{ListError, Lockout};
+use crate::accounts::{AccountsError, HashError, PasswordFault, UserNameFault};
+use crate::auth::SessionsError;
+use crate::config::ConfigFileError;
+use crate::store::StoreError;
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, StatusCode};
+use serde_json::{Map, Value, json};
+use std::error::Error;
+
+/// A refusal: status, machine-readable code, sentence for people, further members.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    members: Map<String, Value>,
+    retry_after: Option<u64>,
+}
+
+impl ApiError {
+    /// An answer of this status, code and sentence.
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), members: Map::new(), retry_after: None }
+    }
+
+    /// Adds a member to the body.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Adds `Retry-After`, seconds.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// A member of the body is missing.
+    pub fn missing_field(name: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "missing_field", format!("The field \"{name}\" is missing.")).with("field", name)
+    }
+
+    /// No valid session.
+    pub fn sign_in_required() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "sign_in_required", "Please sign in.")
+    }
+
+    /// A non-admin asked for an admin's route.
+    pub fn admin_required() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "admin_required", "Only an admin may do this.")
+    }
+
+    /// Wrong name or password.
+    pub fn wrong_credentials() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "wrong_credentials", "The user name or the password is wrong.")
+    }
+
+    /// Locked out after failures; field names are the original's.
+    pub fn locked_out(lockout: Lockout) -> Self {
+        let seconds = lockout.remaining.as_secs_f64().ceil();
+        let seconds = format!("{seconds:.0}").parse::<u64>().unwrap_or(1).max(1);
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "locked_out",
+            format!("Too many failed attempts. Please try again in {seconds} seconds."),
+        )
+        .with("failed_attempts", lockout.failed_attempts)
+        .with("remaining_seconds", seconds)
+        .retry_after(seconds)
+    }
+
+    /// There is no such thing.
+    pub fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", "There is no such thing here.")
+    }
+
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The sentence for people.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    fn internal(error: &(dyn Error + 'static)) -> Self {
+        tracing::error!(error = %chain(error), "a request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong in Sentinel; its log tells more.")
+    }
+}
+
+/// An error with its causes, in one line.
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut body = json!({ "error": self.message, "code": self.code });
+        if let Some(body) = body.as_object_mut() {
+            body.extend(self.members);
+        }
+        let mut response = (self.status, Json(body)).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+impl From<UserNameFault> for ApiError {
+    fn from(fault: UserNameFault) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_username", fault.to_string())
+    }
+}
+
+impl From<PasswordFault> for ApiError {
+    fn from(fault: PasswordFault) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_password", fault.to_string())
+    }
+}
+
+impl From<HashError> for ApiError {
+    fn from(error: HashError) -> Self {
+        match error {
+            HashError::Busy => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many sign-ins at once. Please try again.")
+                    .retry_after(1)
+            }
+            HashError::Failed => Self::internal(&error),
+        }
+    }
+}
+
+impl From<SessionsError> for ApiError {
+    fn from(error: SessionsError) -> Self {
+        match error {
+            SessionsError::TooManyTokens => Self::new(
+                StatusCode::CONFLICT,
+                "too_many_tokens",
+                "There are too many API tokens of this account. Revoke one that is no longer needed.",
+            ),
+            SessionsError::Sign(_) | SessionsError::Store(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::internal(&error)
+    }
+}
+
+impl From<AccountsError> for ApiError {
+    fn from(error: AccountsError) -> Self {
+        match error {
+            AccountsError::NameTaken => {
+                Self::new(StatusCode::BAD_REQUEST, "username_taken", "This user name is taken.")
+            }
+            AccountsError::Unknown => Self::not_found(),
+            AccountsError::LastAdmin => Self::new(
+                StatusCode::CONFLICT,
+                "last_admin",
+                "This is the last admin. Make somebody else an admin first.",
+            ),
+            AccountsError::NotFirst => Self::admin_required(),
+            AccountsError::Io { .. } | AccountsError::Damaged { .. } => {
+                tracing::error!(error = %chain(&error), "the account file cannot be used");
+                Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "accounts_unavailable",
+                    "The account file cannot be read or written. An admin finds the reason in Sentinel's log.",
+                )
+            }
+        }
+    }
+}
+
+impl From<ListError> for ApiError {
+    fn from(error: ListError) -> Self {
+        match &error {
+            ListError::Line(fault) => {
+                Self::new(StatusCode::BAD_REQUEST, "invalid_list", error.to_string()).with("line", fault.line)
+            }
+            ListError::Io { .. } => Self::internal(&error),
+        }
+    }
+}
+
+impl From<ConfigFileError> for ApiError {
+    fn from(error: ConfigFileError) -> Self {
+        match &error {
+            ConfigFileError::Invalid(errors) => {
+                let faults: Vec<_> = errors
+                    .0
+                    .iter()
+                    .map(|fault| json!({ "key": fault.key, "message": fault.message }))
+                    .collect();
+                Self::new(StatusCode::BAD_REQUEST, "invalid_config", "Some settings are not valid.").with("errors", faults)
+            }
+            ConfigFileError::Io { .. } => Self::internal(&error),
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! Accepts connections and hands each to one of a few worker threads, where it stays with all its
+//! requests and their connections to engines: nothing on the way of a request crosses threads.
+
+use super::connections::Place;
+use super::context::WorkerContext;
+use super::door::Door;
+use super::tls::Tls;
+use crate::access::ClientIp;
+use crate::app::App;
+use crate::proxy::{CONNECTION_BUFFER, StallGuard};
+use axum::Router;
+use http::header::{HOST, LOCATION};
+use http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use std::convert::Infallible;
+use std::io;
+use std::net::{SocketAddr, TcpStream as StdTcpStream};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::{interval, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// First byte and TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A request's header, the rest between two requests included.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A client that takes nothing of what is sent to it.
+const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// Requests that are under way when the server stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two looks for connections to engines that rested too long.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
+/// After a failure to accept, e.g. too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Connections that wait for the kernel's hand-over.
+const BACKLOG: i32 = 1024;
+/// Connections that wait for a worker thread.
+const HAND_OVER: usize = 1024;
+/// Workers at most: a few cores move more than any network brings.
+const MAX_WORKERS: usize = 4;
+/// Dead peers are found after about this time.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// Header lines of one request.
+const MAX_HEADERS: usize = 128;
+
+/// Why the server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The address is taken or not ours.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// Address asked for.
+        address: SocketAddr,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a worker thread")]
+    Thread(#[source] io::Error),
+}
+
+struct Accepted {
+    stream: StdTcpStream,
+    peer: SocketAddr,
+    place: Place,
+}
+
+/// The listening server.
+#[derive(Debug)]
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    stopping: CancellationToken,
+    acceptors: TaskTracker,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Listens on all `addresses` and serves until [`Server::stop`]. With port 0 the first address
+    /// picks a port and the others follow it.
+    pub fn start(
+        app: &Arc<App>,
+        router: &Router,
+        tls: Option<&Arc<Tls>>,
+        addresses: &[SocketAddr],
+    ) -> Result<Self, ServerError> {
+        let listeners = bind_all(addresses)?;
+        let bound = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let stopping = CancellationToken::new();
+        let count = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(MAX_WORKERS);
+        let mut workers = Vec::new();
+        let mut senders = Vec::new();
+        for number in 0..count {
+            let (sender, received) = mpsc::channel(HAND_OVER);
+            let worker = Worker {
+                app: Arc::clone(app),
+                router: router.clone(),
+                tls: tls.cloned(),
+                stopping: stopping.clone(),
+                context: Arc::new(WorkerContext::default()),
+            };
+            let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || worker.run(received));
+            workers.push(thread.map_err(ServerError::Thread)?);
+            senders.push(sender);
+        }
+        let acceptors = TaskTracker::new();
+        for (number, listener) in listeners.into_iter().enumerate() {
+            let acceptor =
+                Acceptor { app: Arc::clone(app), senders: senders.clone(), next: number, stopping: stopping.clone() };
+            acceptors.spawn(acceptor.run(listener));
+        }
+        acceptors.close();
+        Ok(Self { addresses: bound, stopping, acceptors, workers })
+    }
+
+    /// Addresses it listens on.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Stops accepting, gives requests under way a moment, and ends the rest.
+    pub async fn stop(self) {
+        self.stopping.cancel();
+        self.acceptors.wait().await;
+        let joined = tokio::task::spawn_blocking(move || {
+            for worker in self.workers {
+                let _ = worker.join();
+            }
+        });
+        let _ = joined.await;
+    }
+}
+
+fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ServerError> {
+    let mut listeners: Vec<TcpListener> = Vec::new();
+    for address in addresses {
+        let mut address = *address;
+        if let Some(first) = listeners.first().and_then(|listener| listener.local_addr().ok())
+            && address.port() == 0
+        {
+            address.set_port(first.port());
+        }
+        match bind(address) {
+            Ok(listener) => listeners.push(listener),
+            // A machine without IPv6 is served over IPv4 alone.
+            Err(error) if address.is_ipv6() && !listeners.is_empty() && error.kind() != io::ErrorKind::AddrInUse => {
+                tracing::debug!(%address, %error, "not listening on this address");
+            }
+            Err(source) => return Err(ServerError::Bind { address, source }),
+        }
+    }
+    Ok(listeners)
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // On Windows this option would let another program take the port over.
+    if cfg!(unix) {
+        socket.set_reuse_address(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+struct Acceptor {
+    app: Arc<App>,
+    senders: Vec<mpsc::Sender<Accepted>>,
+    next: usize,
+    stopping: CancellationToken,
+}
+
+impl Acceptor {
+    async fn run(mut self, listener: TcpListener) {
+        loop {
+            let accepted = tokio::select! {
+                () = self.stopping.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.hand_over(stream, peer),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Drops what may not speak to us before a byte is read or TLS is begun.
+    fn hand_over(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let address = ClientIp::new(peer.ip());
+        let is_proxy = self.app.live.load().trusted_proxies.contains(address);
+        if !is_proxy && !self.app.lists.judge_peer(address).lets_in() {
+            tracing::debug!("a denied peer was dropped");
+            return;
+        }
+        let Some(place) = self.app.connections.try_enter(address, is_proxy) else {
+            tracing::warn!("too many connections; one was dropped");
+            return;
+        };
+        let _ = stream.set_nodelay(true);
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
+        let Ok(stream) = stream.into_std() else { return };
+        self.next = (self.next + 1) % self.senders.len();
+        if self.senders[self.next].try_send(Accepted { stream, peer, place }).is_err() {
+            tracing::warn!("a worker does not keep up; a connection was dropped");
+        }
+    }
+}
+
+struct Worker {
+    app: Arc<App>,
+    router: Router,
+    tls: Option<Arc<Tls>>,
+    stopping: CancellationToken,
+    context: Arc<WorkerContext>,
+}
+
+impl Worker {
+    fn run(self, received: mpsc::Receiver<Accepted>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        match runtime {
+            Ok(runtime) => runtime.block_on(self.serve(received)),
+            Err(error) => {
+                tracing::error!(%error, "a worker thread could not start");
+                self.stopping.cancel();
+            }
+        }
+    }
+
+    async fn serve(self, mut received: mpsc::Receiver<Accepted>) {
+        let connections = TaskTracker::new();
+        let graceful = GracefulShutdown::new();
+        let mut sweep = interval(SWEEP_INTERVAL);
+        loop {
+            tokio::select! {
+                () = self.stopping.cancelled() => break,
+                accepted = received.recv() => match accepted {
+                    Some(accepted) => {
+                        connections.spawn(self.connection(accepted, graceful.watcher()));
+                    }
+                    None => break,
+                },
+                _ = sweep.tick() => self.context.pool.sweep(),
+            }
+        }
+        drop(received);
+        let _ = timeout(DRAIN_TIMEOUT, graceful.shutdown()).await;
+        // The rest, tunnels among them, ends with the runtime.
+    }
+
+    fn connection(
+        &self,
+        accepted: Accepted,
+        watcher: hyper_util::server::graceful::Watcher,
+    ) -> impl Future<Output = ()> + use<> {
+        let door = Door {
+            app: Arc::clone(&self.app),
+            router: self.router.clone(),
+            worker: Arc::clone(&self.context),
+            peer: accepted.peer,
+            is_tls: false,
+        };
+        let tls = self.tls.clone();
+        let force_https = self.app.config.current().force_https;
+        async move {
+            let Accepted { stream, place, .. } = accepted;
+            let Ok(stream) = TcpStream::from_std(stream) else { return };
+            let served = async {
+                let Some(tls) = tls else {
+                    return serve_http(stream, door, watcher).await;
+                };
+                let mut first = [0; 1];
+                let Ok(Ok(1)) = timeout(HANDSHAKE_TIMEOUT, stream.peek(&mut first)).await else { return };
+                // A TLS record of a handshake begins with 22; no HTTP method does.
+                if first[0] != 22 {
+                    if force_https {
+                        return redirect_to_https(stream).await;
+                    }
+                    return serve_http(stream, door, watcher).await;
+                }
+                let handshake = TlsAcceptor::from(tls.config()).accept(stream);
+                match timeout(HANDSHAKE_TIMEOUT, handshake).await {
+                    Ok(Ok(stream)) => serve_http(stream, Door { is_tls: true, ..door }, watcher).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                    Err(_) => tracing::debug!("a TLS handshake took too long"),
+                }
+            };
+            tokio::select! {
+                () = served => {}
+                () = place.ended() => tracing::debug!("a connection was closed: its address was denied"),
+            }
+        }
+    }
+}
+
+fn http_builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(CONNECTION_BUFFER)
+        .max_headers(MAX_HEADERS)
+        .half_close(false);
+    builder
+}
+
+async fn serve_http<Stream>(stream: Stream, door: Door, watcher: hyper_util::server::graceful::Watcher)
+where
+    Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let stream = TokioIo::new(StallGuard::new(stream, WRITE_STALL_TIMEOUT));
+    let service = service_fn(move |request| door.clone().answer(request));
+    let connection = http_builder().serve_connection(stream, service).with_upgrades();
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// `force_https`: plain HTTP on the same port learns where to go, and nothing else (defect S49).
+async fn redirect_to_https(stream: TcpStream) {
+    let service = service_fn(|request: Request<Incoming>| async move {
+        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+        let location = host
+            .filter(|host| host.parse::<http::uri::Authority>().is_ok_and(|host| !host.as_str().contains('@')))
+            .map(|host| format!("https://{host}{}", request.uri().path_and_query().map_or("/", |path| path.as_str())))
+            .and_then(|location| HeaderValue::from_str(&location).ok());
+        let mut response = Response::new(http_body_util::Empty::<bytes::Bytes>::new());
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+        if let Some(location) = location {
+            *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+            response.headers_mut().insert(LOCATION, location);
+        }
+        response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+        Ok::<_, Infallible>(response)
+    });
+    let connection = http_builder().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+    let _ = timeout(HEADER_TIMEOUT, connection).await;
+}

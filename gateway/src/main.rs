@@ -1,0 +1,2 @@
+//! Demo engine.
+fn main() {}

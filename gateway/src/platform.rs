@@ -1,0 +1,24 @@
+//! What each operating system does in its own way and concerns the whole program.
+
+/// Lets other threads of the machine go first; without effect where the system has no such thing
+/// for a single thread.
+pub(crate) fn lower_thread_priority() {
+    #[cfg(target_os = "linux")]
+    // On Linux `nice` counts for the calling thread alone.
+    let _ = rustix::process::nice(10);
+}
+
+/// The machine's own name, or nothing.
+pub(crate) fn host_name() -> String {
+    #[cfg(unix)]
+    {
+        nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
+    }
+    #[cfg(not(unix))]
+    {
+        std::env::vars_os()
+            .find(|(name, _)| name.eq_ignore_ascii_case("COMPUTERNAME"))
+            .and_then(|(_, value)| value.into_string().ok())
+            .unwrap_or_default()
+    }
+}

@@ -1,0 +1,211 @@
+//! What of the headers passes the gateway, in either direction.
+
+use crate::access::FORWARDING_HEADERS;
+use crate::auth::{COOKIE_NAME, PROOF_HEADER};
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, COOKIE, EXPECT, HOST, HeaderName, ORIGIN, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderValue};
+
+/// Headers of one connection only (RFC 9110 7.6.1).
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// Names a ComfyUI user in multi-user mode and is believed without proof: never a client's.
+const COMFY_USER: HeaderName = HeaderName::from_static("comfy-user");
+
+/// Makes a client's headers fit for ComfyUI: nothing of our credentials, of the connection, or of
+/// what a client may have forged; Host and Origin are the engine's, because ComfyUI refuses others.
+///
+/// Returns the protocol of an upgrade that the client asks for.
+pub(super) fn clean_request(headers: &mut HeaderMap, engine: &HeaderValue) -> Option<HeaderValue> {
+    let upgrade = wanted_upgrade(headers);
+    remove_hop_by_hop(headers);
+    for name in &FORWARDING_HEADERS {
+        headers.remove(name);
+    }
+    for name in [AUTHORIZATION, EXPECT, COMFY_USER, PROOF_HEADER] {
+        headers.remove(name);
+    }
+    remove_our_cookie(headers);
+    if headers.contains_key(ORIGIN) {
+        let origin = [b"http://", engine.as_bytes()].concat();
+        match HeaderValue::from_bytes(&origin) {
+            Ok(origin) => headers.insert(ORIGIN, origin),
+            Err(_) => headers.remove(ORIGIN),
+        };
+    }
+    headers.insert(HOST, engine.clone());
+    upgrade
+}
+
+fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let asks = tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
+    if asks { headers.get(UPGRADE).cloned() } else { None }
+}
+
+fn tokens<'headers>(headers: &'headers HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'headers str> {
+    let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim)
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let is_plain = headers.get(CONNECTION).is_none_or(|value| value == "keep-alive" || value == "close");
+    if !is_plain {
+        let named: Vec<HeaderName> =
+            tokens(headers, &CONNECTION).filter_map(|token| token.parse().ok()).collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Other programs' cookies of this host pass; ours does not.
+fn remove_our_cookie(headers: &mut HeaderMap) {
+    if !headers.contains_key(COOKIE) {
+        return;
+    }
+    let kept: Vec<String> = headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(';'))
+        .map(str::trim)
+        .filter(|pair| pair.split('=').next().is_some_and(|name| name.trim() != COOKIE_NAME) && !pair.is_empty())
+        .map(str::to_owned)
+        .collect();
+    headers.remove(COOKIE);
+    if let Ok(value) = HeaderValue::from_str(&kept.join("; "))
+        && !value.is_empty()
+    {
+        headers.insert(COOKIE, value);
+    }
+}
+
+/// Makes ComfyUI's headers fit for the client: nothing of the connection, no cookie of our name,
+/// and no shared caching of what is personal.
+pub(super) fn clean_response(headers: &mut HeaderMap, path: &str) {
+    remove_hop_by_hop(headers);
+    if headers.contains_key(SET_COOKIE) {
+        let kept: Vec<HeaderValue> =
+            headers.get_all(SET_COOKIE).iter().filter(|value| !sets_our_cookie(value)).cloned().collect();
+        headers.remove(SET_COOKIE);
+        for value in kept {
+            headers.append(SET_COOKIE, value);
+        }
+    }
+    if !is_shared(path) {
+        make_private(headers);
+    }
+}
+
+fn sets_our_cookie(value: &HeaderValue) -> bool {
+    let name = value.as_bytes().split(|byte| *byte == b'=').next().unwrap_or_default();
+    name.trim_ascii() == COOKIE_NAME.as_bytes()
+}
+
+/// Files of ComfyUI and its nodes, the same for everybody.
+fn is_shared(path: &str) -> bool {
+    const SHARED: [&str; 8] =
+        ["/assets/", "/scripts/", "/extensions/", "/fonts/", "/cursor/", "/docs/", "/templates/", "/lib/"];
+    SHARED.iter().any(|folder| path.starts_with(folder))
+}
+
+/// Two people at one browser, or behind one caching proxy, must not see each other's pictures
+/// under the same URL: stored by that browser alone, and asked for again each time.
+fn make_private(headers: &mut HeaderMap) {
+    let is_stricter = headers
+        .get(CACHE_CONTROL)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.contains("no-store") || value.contains("private"));
+    if !is_stricter {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn x5_nothing_of_ours_or_forged_reaches_comfyui() {
+        let mut headers = map(&[
+            ("host", "studio:8189"),
+            ("cookie", "a=1; jwt_token=secret; b=2"),
+            ("cookie", "jwt_token=other"),
+            ("authorization", "Bearer secret"),
+            ("comfy-user", "alice"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-real-ip", "1.2.3.4"),
+            ("forwarded", "for=1.2.3.4"),
+            ("via", "1.1 x"),
+            ("x-sentinel-proof", "p"),
+            ("connection", "keep-alive, x-private"),
+            ("x-private", "1"),
+            ("transfer-encoding", "chunked"),
+            ("te", "trailers"),
+            ("origin", "http://studio:8189"),
+            ("range", "bytes=0-1"),
+            ("content-encoding", "gzip"),
+        ]);
+        assert_eq!(clean_request(&mut headers, &HeaderValue::from_static("127.0.0.1:9")), None);
+        let expected = map(&[
+            ("host", "127.0.0.1:9"),
+            ("cookie", "a=1; b=2"),
+            ("origin", "http://127.0.0.1:9"),
+            ("range", "bytes=0-1"),
+            ("content-encoding", "gzip"),
+        ]);
+        assert_eq!(headers, expected);
+    }
+
+    #[test]
+    fn an_upgrade_is_found_in_a_list() {
+        let mut headers = map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]);
+        assert_eq!(clean_request(&mut headers, &HeaderValue::from_static("h")).unwrap(), "websocket");
+        let mut headers = map(&[("connection", "keep-alive"), ("upgrade", "websocket")]);
+        assert_eq!(clean_request(&mut headers, &HeaderValue::from_static("h")), None);
+    }
+
+    #[test]
+    fn r18_personal_answers_are_private() {
+        for (path, before, after) in [
+            ("/view", None, Some("private, no-cache")),
+            ("/api/userdata/x.png", Some("public, max-age=86400"), Some("private, no-cache")),
+            ("/api/x", Some("no-store"), Some("no-store")),
+            ("/assets/index.js", Some("no-cache"), Some("no-cache")),
+            ("/assets/logo.png", Some("public, max-age=86400"), Some("public, max-age=86400")),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(before) = before {
+                headers.insert(CACHE_CONTROL, HeaderValue::from_static(before));
+            }
+            clean_response(&mut headers, path);
+            assert_eq!(headers.get(CACHE_CONTROL).map(|value| value.to_str().unwrap()), after, "{path}");
+        }
+        let mut headers = map(&[("set-cookie", "jwt_token=evil; Path=/"), ("set-cookie", "other=1")]);
+        clean_response(&mut headers, "/");
+        assert_eq!(headers.get_all(SET_COOKIE).iter().collect::<Vec<_>>(), ["other=1"]);
+    }
+}

@@ -1,0 +1,169 @@
+//! `sentinel.db`: what must outlive a restart but is not edited by hand. One thread owns the
+//! connection; everybody else sends it a piece of work and awaits the answer.
+
+mod audit;
+mod sessions;
+
+pub use audit::{AuditEntry, AuditEvent, AuditView};
+pub use sessions::SessionRow;
+
+use rusqlite::Connection;
+use std::path::Path;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Pieces of work that may wait for the thread.
+const QUEUE: usize = 1024;
+/// How long SQLite waits for another process (the command line) to finish its write.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Page cache, KiB; the tables are small and the process shall be too.
+const CACHE_KIB: i64 = 512;
+
+/// Each entry brings the schema one version further; `user_version` counts them.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE sessions (
+        id TEXT PRIMARY KEY,
+        user_id TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        name TEXT NOT NULL,
+        admin INTEGER NOT NULL,
+        created_at INTEGER NOT NULL,
+        expires_at INTEGER NOT NULL,
+        last_used_at INTEGER,
+        address TEXT NOT NULL,
+        user_agent TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE audit (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at INTEGER NOT NULL,
+        event TEXT NOT NULL,
+        user TEXT,
+        address TEXT,
+        detail TEXT
+    ) STRICT;
+"];
+
+/// Why the store did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite refused.
+    #[error("the database refused")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The schema is of a newer version of this program.
+    #[error("the database was written by a newer version of Sentinel (schema {0})")]
+    Newer(i64),
+    /// Too much work is waiting, or the thread has ended.
+    #[error("the database does not keep up or has been closed")]
+    Unavailable,
+    /// The thread could not be started.
+    #[error("cannot start the database thread")]
+    Thread(#[from] std::io::Error),
+}
+
+type Work = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// The database. Dropping it ends the thread after the work that waits.
+#[derive(Debug)]
+pub struct Store {
+    work: Option<SyncSender<Work>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Store {
+    /// Opens the file, bringing its schema up to date.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let mut connection = Connection::open(path)?;
+        close_to_others(path)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+        migrate(&mut connection)?;
+        let (work, received) = sync_channel::<Work>(QUEUE);
+        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
+            while let Ok(work) = received.recv() {
+                work(&mut connection);
+            }
+        })?;
+        Ok(Self { work: Some(work), thread: Some(thread) })
+    }
+
+    /// Runs `work` on the thread and awaits what it returns.
+    pub async fn call<Answer, Task>(&self, work: Task) -> Result<Answer, StoreError>
+    where
+        Answer: Send + 'static,
+        Task: FnOnce(&mut Connection) -> rusqlite::Result<Answer> + Send + 'static,
+    {
+        let (answer, received) = oneshot::channel();
+        self.post(move |connection| {
+            let _ = answer.send(work(connection));
+        })?;
+        Ok(received.await.map_err(|_| StoreError::Unavailable)??)
+    }
+
+    /// Runs `work` on the thread, waiting on this thread: for the command line and the start.
+    pub fn call_blocking<Answer, Task>(&self, work: Task) -> Result<Answer, StoreError>
+    where
+        Answer: Send + 'static,
+        Task: FnOnce(&mut Connection) -> rusqlite::Result<Answer> + Send + 'static,
+    {
+        let (answer, received) = oneshot::channel();
+        self.post(move |connection| {
+            let _ = answer.send(work(connection));
+        })?;
+        Ok(received.blocking_recv().map_err(|_| StoreError::Unavailable)??)
+    }
+
+    fn post(&self, work: impl FnOnce(&mut Connection) + Send + 'static) -> Result<(), StoreError> {
+        let sender = self.work.as_ref().ok_or(StoreError::Unavailable)?;
+        sender.try_send(Box::new(work)).map_err(|_| StoreError::Unavailable)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.work = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let done = usize::try_from(version).map_err(|_| StoreError::Newer(version))?;
+    let Some(missing) = MIGRATIONS.get(done..) else { return Err(StoreError::Newer(version)) };
+    let transaction = connection.transaction()?;
+    for statements in missing {
+        transaction.execute_batch(statements)?;
+    }
+    transaction.pragma_update(None, "user_version", MIGRATIONS.len())?;
+    Ok(transaction.commit()?)
+}
+
+#[cfg(unix)]
+fn close_to_others(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+}
+
+#[cfg(not(unix))]
+fn close_to_others(_path: &Path) -> std::io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_of_a_newer_version_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sentinel.db");
+        drop(Store::open(&path).unwrap());
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        assert!(matches!(Store::open(&path), Err(StoreError::Newer(99))));
+    }
+}

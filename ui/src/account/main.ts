@@ -1,0 +1,4 @@
+import { start } from "../start";
+import AccountPage from "./AccountPage.svelte";
+
+start(AccountPage);

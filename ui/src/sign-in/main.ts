@@ -1,0 +1,4 @@
+import { start } from "../start";
+import SignInApp from "./SignInApp.svelte";
+
+start(SignInApp);

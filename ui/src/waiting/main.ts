@@ -1,0 +1,4 @@
+import { start } from "../start";
+import WaitingPage from "./WaitingPage.svelte";
+
+start(WaitingPage);
