@@ -6,7 +6,6 @@ use crate::auth::{Sessions, SetupCode};
 use crate::clock;
 use crate::config::{Config, ConfigFile};
 use crate::engine::Engine;
-use crate::files::DataDirectory;
 use crate::http::{Connections, Waiting};
 use crate::platform;
 use crate::store::{AuditEntry, AuditEvent, Store};
@@ -33,8 +32,7 @@ impl Live {
 /// Everything that handlers work on; each part has one owner and guards itself.
 #[derive(Debug)]
 pub struct App {
-    pub(crate) data: DataDirectory,
-    pub(crate) config: ConfigFile,
+    pub(crate) config: Arc<ConfigFile>,
     /// Settings at the start, to tell what waits for a restart.
     pub(crate) started_with: Arc<Config>,
     pub(crate) live: ArcSwap<Live>,

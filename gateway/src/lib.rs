@@ -1,1 +1,29 @@
-//! gateway
+//! ComfyUI Sentinel's gateway: the one guarded door before ComfyUI.
+//!
+//! ComfyUI is a child process on a private loopback port. Every request passes the door
+//! ([`http`]), needs a session ([`auth`]), and is then streamed to the engine ([`proxy`]).
+//! Whatever breaks, breaks closed: without the gateway there is no way in, and its engines end
+//! with it.
+
+pub mod access;
+pub mod accounts;
+mod api;
+pub mod app;
+pub mod auth;
+pub mod cli;
+mod clock;
+pub mod comfyui;
+pub mod config;
+pub mod control;
+pub mod engine;
+pub mod files;
+mod gateway;
+pub mod http;
+mod log;
+mod platform;
+pub mod proxy;
+pub mod store;
+pub mod supervisor;
+mod watcher;
+
+pub use gateway::{Gateway, GatewayError};

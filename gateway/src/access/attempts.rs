@@ -116,10 +116,10 @@ impl Attempts {
         entry(&mut tables.accounts, account.clone(), now).fail(now);
         let of_address = entry(&mut tables.addresses, address.origin(), now);
         of_address.fail(now);
-        match of_address.by_account.iter_mut().find(|(name, _)| *name == account) {
-            Some((_, failures)) => *failures += 1,
-            None if of_address.by_account.len() < MAX_ACCOUNTS_PER_ADDRESS => of_address.by_account.push((account, 1)),
-            None => {}
+        if let Some((_, failures)) = of_address.by_account.iter_mut().find(|(name, _)| *name == account) {
+            *failures += 1;
+        } else if of_address.by_account.len() < MAX_ACCOUNTS_PER_ADDRESS {
+            of_address.by_account.push((account, 1));
         }
         of_address.failures
     }

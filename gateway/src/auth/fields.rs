@@ -18,16 +18,16 @@ const TIME_LIMIT: Duration = Duration::from_secs(10);
 
 /// The fields of a form by name.
 #[derive(Debug, Default)]
-pub(super) struct Fields(HashMap<String, String>);
+pub(crate) struct Fields(HashMap<String, String>);
 
 impl Fields {
     /// A field that must be there (defect S45: a missing one is a 400 that names it).
-    pub(super) fn require(&mut self, name: &str) -> Result<String, ApiError> {
+    pub(crate) fn require(&mut self, name: &str) -> Result<String, ApiError> {
         self.0.remove(name).ok_or_else(|| ApiError::missing_field(name))
     }
 
     /// A field that may be there and is not empty.
-    pub(super) fn optional(&mut self, name: &str) -> Option<String> {
+    pub(crate) fn optional(&mut self, name: &str) -> Option<String> {
         self.0.remove(name).filter(|value| !value.is_empty())
     }
 }

@@ -11,6 +11,7 @@ use crate::http::pages::{self, Page};
 use crate::http::{ApiError, RequestContext};
 use crate::store::AuditEvent;
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use http::header::{SET_COOKIE, USER_AGENT};
@@ -23,7 +24,7 @@ use std::time::Duration;
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
 /// `GET /login`.
-pub async fn sign_in_page(State(app): State<Arc<App>>, context: RequestContext, headers: HeaderMap) -> Response {
+pub(crate) async fn sign_in_page(State(app): State<Arc<App>>, context: RequestContext, headers: HeaderMap) -> Response {
     if app.accounts.awaits_first_account() {
         return found("/register");
     }
@@ -31,12 +32,12 @@ pub async fn sign_in_page(State(app): State<Arc<App>>, context: RequestContext, 
 }
 
 /// `GET /register`.
-pub async fn register_page(State(app): State<Arc<App>>, context: RequestContext, headers: HeaderMap) -> Response {
+pub(crate) async fn register_page(State(app): State<Arc<App>>, context: RequestContext, headers: HeaderMap) -> Response {
     pages::show(&app, Page::Register, &context, SignedIn::find(&app, &headers).as_ref())
 }
 
 /// `GET /generate_token`.
-pub async fn token_page(State(app): State<Arc<App>>, context: RequestContext, headers: HeaderMap) -> Response {
+pub(crate) async fn token_page(State(app): State<Arc<App>>, context: RequestContext, headers: HeaderMap) -> Response {
     if app.accounts.awaits_first_account() {
         return found("/register");
     }
@@ -50,7 +51,7 @@ fn found(target: &str) -> Response {
 }
 
 /// `POST /register`.
-pub async fn register(
+pub(crate) async fn register(
     State(app): State<Arc<App>>,
     context: RequestContext,
     mut fields: Fields,
@@ -113,7 +114,7 @@ fn may_be_first(app: &App, context: &RequestContext, code: Option<&str>) -> Resu
 }
 
 /// `POST /login`.
-pub async fn login(
+pub(crate) async fn login(
     State(app): State<Arc<App>>,
     context: RequestContext,
     headers: HeaderMap,
@@ -143,7 +144,7 @@ pub async fn login(
 }
 
 /// `POST /generate_token`. The cookie stays as it is (defect S51).
-pub async fn generate_token(
+pub(crate) async fn generate_token(
     State(app): State<Arc<App>>,
     context: RequestContext,
     headers: HeaderMap,
@@ -187,24 +188,24 @@ fn hours(number: u32) -> Duration {
 
 /// Query of `GET /logout`, the original's.
 #[derive(Debug, Deserialize)]
-pub struct LogoutQuery {
+pub(crate) struct LogoutQuery {
     free_memory: Option<bool>,
     unload_models: Option<bool>,
 }
 
 /// `GET /logout`: ends the session, and clears what the browser keeps of this site, so that the
 /// next person at that browser does not find the last one's workflow.
-pub async fn logout(
+pub(crate) async fn logout(
     State(app): State<Arc<App>>,
     context: RequestContext,
-    query: Option<Query<LogoutQuery>>,
+    query: Result<Query<LogoutQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     if let Some(signed_in) = SignedIn::find(&app, &headers) {
         app.sessions.end(&signed_in.session.id).await?;
         app.audit(AuditEvent::LoggedOut, Some(&signed_in.account.username), Some(context.caller.address), None);
         if app.config.current().free_memory_on_logout {
-            let wish = query.map(|Query(query)| query);
+            let wish = query.ok().map(|Query(query)| query);
             let free_memory = wish.as_ref().and_then(|wish| wish.free_memory).unwrap_or(true);
             let unload_models = wish.as_ref().and_then(|wish| wish.unload_models).unwrap_or(true);
             app.engine.free(unload_models, free_memory);

@@ -37,6 +37,8 @@ enum Command {
 #[derive(Debug)]
 pub struct Engine {
     commands: mpsc::Sender<Command>,
+    /// Reaches the supervisor past the commands that wait; `None` when somebody else runs ComfyUI.
+    supervisor: Option<SupervisorHandle>,
     status: watch::Receiver<EngineStatus>,
     log: LogRing,
     is_demo: Arc<AtomicBool>,
@@ -46,7 +48,7 @@ pub struct Engine {
 impl Engine {
     /// Makes the engine as the configuration says, and starts it if it shall start by itself.
     /// Needs a tokio runtime.
-    pub fn open(config: Arc<ConfigFile>, data: &DataDirectory) -> std::io::Result<Self> {
+    pub fn open(config: &Arc<ConfigFile>, data: &DataDirectory) -> std::io::Result<Self> {
         let (commands, received) = mpsc::channel(QUEUE);
         let (publisher, status) = watch::channel(EngineStatus::stopped("ComfyUI is stopped."));
         let log = LogRing::with_file(LogLimits::default(), data.logs().join("comfyui.log"));
@@ -65,10 +67,14 @@ impl Engine {
             let target = settings.comfyui.attach.trim_start_matches("http://").trim_end_matches('/').to_owned();
             Source::Attached(Attached::watch(with_port(&target)))
         };
-        let actor = Actor { source, config, data: data.clone(), publisher, is_demo: Arc::clone(&is_demo) };
+        let own = match &source {
+            Source::Own { handle, .. } => Some(handle.clone()),
+            Source::Attached(_) => None,
+        };
+        let actor = Actor { source, config: Arc::clone(config), data: data.clone(), publisher, is_demo: Arc::clone(&is_demo) };
         let begins = settings.comfyui.autostart;
         let task = tokio::spawn(actor.run(received, begins));
-        Ok(Self { commands, status, log, is_demo, _task: task })
+        Ok(Self { commands, supervisor: own, status, log, is_demo, _task: task })
     }
 
     /// Where it answers, while it does.
@@ -119,6 +125,15 @@ impl Engine {
     fn tell(&self, command: Command) {
         if let Err(error) = self.commands.try_send(command) {
             tracing::warn!(%error, "a command for ComfyUI was dropped");
+        }
+    }
+
+    /// Ends the patience of a stop that is under way.
+    pub fn hurry(&self) {
+        if let Some(supervisor) = self.supervisor.clone() {
+            tokio::spawn(async move {
+                let _ = supervisor.hurry().await;
+            });
         }
     }
 

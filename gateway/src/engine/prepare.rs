@@ -16,6 +16,9 @@ use std::path::{Path, PathBuf};
 /// Value of `comfyui.dir` that means the demo engine.
 pub const DEMO: &str = "demo";
 
+/// Environment variable with the folder of ComfyUI's own front end for the demo engine.
+const DEMO_FRONT_END: &str = "DEMO_ENGINE_FRONT_END";
+
 /// Why an engine cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -97,12 +100,18 @@ pub(super) async fn prepare(config: &Config, data: &DataDirectory) -> Result<Pre
         tracing::info!(directory = %installation.directory.display(), python = %python.display(), "found ComfyUI");
         installation.python = Some(python);
     }
+    let mut arguments = config.comfyui.args.clone();
+    if installation.program.is_some()
+        && let Some(folder) = std::env::var_os(DEMO_FRONT_END).and_then(|folder| folder.into_string().ok())
+    {
+        arguments.extend(["--front-end-root".to_owned(), folder]);
+    }
     let flags = FlagSet::probe(&installation).await?;
     Ok(Prepared {
         installation,
         flags,
         directories,
-        arguments: config.comfyui.args.clone(),
+        arguments,
         // The signing key must not be readable by custom nodes (defect S36).
         removed_environment: vec![OsString::from(&config.secret_key_env)],
     })

@@ -15,11 +15,11 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdTcpStream};
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -245,14 +245,13 @@ impl Worker {
 
     async fn serve(self, mut received: mpsc::Receiver<Accepted>) {
         let connections = TaskTracker::new();
-        let graceful = GracefulShutdown::new();
         let mut sweep = interval(SWEEP_INTERVAL);
         loop {
             tokio::select! {
                 () = self.stopping.cancelled() => break,
                 accepted = received.recv() => match accepted {
                     Some(accepted) => {
-                        connections.spawn(self.connection(accepted, graceful.watcher()));
+                        connections.spawn(self.connection(accepted));
                     }
                     None => break,
                 },
@@ -260,15 +259,12 @@ impl Worker {
             }
         }
         drop(received);
-        let _ = timeout(DRAIN_TIMEOUT, graceful.shutdown()).await;
+        connections.close();
+        let _ = timeout(DRAIN_TIMEOUT, connections.wait()).await;
         // The rest, tunnels among them, ends with the runtime.
     }
 
-    fn connection(
-        &self,
-        accepted: Accepted,
-        watcher: hyper_util::server::graceful::Watcher,
-    ) -> impl Future<Output = ()> + use<> {
+    fn connection(&self, accepted: Accepted) -> impl Future<Output = ()> + use<> {
         let door = Door {
             app: Arc::clone(&self.app),
             router: self.router.clone(),
@@ -277,13 +273,14 @@ impl Worker {
             is_tls: false,
         };
         let tls = self.tls.clone();
+        let stopping = self.stopping.clone();
         let force_https = self.app.config.current().force_https;
         async move {
             let Accepted { stream, place, .. } = accepted;
             let Ok(stream) = TcpStream::from_std(stream) else { return };
             let served = async {
                 let Some(tls) = tls else {
-                    return serve_http(stream, door, watcher).await;
+                    return serve_http(stream, door, &stopping).await;
                 };
                 let mut first = [0; 1];
                 let Ok(Ok(1)) = timeout(HANDSHAKE_TIMEOUT, stream.peek(&mut first)).await else { return };
@@ -292,11 +289,11 @@ impl Worker {
                     if force_https {
                         return redirect_to_https(stream).await;
                     }
-                    return serve_http(stream, door, watcher).await;
+                    return serve_http(stream, door, &stopping).await;
                 }
                 let handshake = TlsAcceptor::from(tls.config()).accept(stream);
                 match timeout(HANDSHAKE_TIMEOUT, handshake).await {
-                    Ok(Ok(stream)) => serve_http(stream, Door { is_tls: true, ..door }, watcher).await,
+                    Ok(Ok(stream)) => serve_http(stream, Door { is_tls: true, ..door }, &stopping).await,
                     Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                     Err(_) => tracing::debug!("a TLS handshake took too long"),
                 }
@@ -320,14 +317,21 @@ fn http_builder() -> http1::Builder {
     builder
 }
 
-async fn serve_http<Stream>(stream: Stream, door: Door, watcher: hyper_util::server::graceful::Watcher)
+async fn serve_http<Stream>(stream: Stream, door: Door, stopping: &CancellationToken)
 where
     Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let stream = TokioIo::new(StallGuard::new(stream, WRITE_STALL_TIMEOUT));
     let service = service_fn(move |request| door.clone().answer(request));
-    let connection = http_builder().serve_connection(stream, service).with_upgrades();
-    if let Err(error) = watcher.watch(connection).await {
+    let mut connection = pin!(http_builder().serve_connection(stream, service).with_upgrades());
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
         tracing::debug!(%error, "a connection ended");
     }
 }

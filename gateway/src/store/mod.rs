@@ -139,7 +139,7 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     for statements in missing {
         transaction.execute_batch(statements)?;
     }
-    transaction.pragma_update(None, "user_version", MIGRATIONS.len())?;
+    transaction.pragma_update(None, "user_version", i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX))?;
     Ok(transaction.commit()?)
 }
 

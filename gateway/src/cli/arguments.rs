@@ -1,0 +1,88 @@
+//! What the command line takes.
+
+use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Login, address filter and HTTPS in front of ComfyUI.
+///
+/// Sentinel starts ComfyUI on a port that only it can reach, and lets people in who have signed in.
+#[derive(Debug, Parser)]
+#[command(name = "sentineld", version, max_term_width = 100)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// Where settings and accounts are.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Place {
+    /// Folder for settings, accounts and logs
+    #[arg(long, value_name = "DIR")]
+    pub(super) data_dir: Option<PathBuf>,
+    /// A setting of config.json for this run only, e.g. sharing.port=9000; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) set: Vec<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct RunOptions {
+    #[command(flatten)]
+    pub(super) place: Place,
+    /// Listen here instead of where the settings say, e.g. 0.0.0.0:8189
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(super) listen: Option<SocketAddr>,
+    /// ComfyUI's folder (the one with main.py), or "demo"
+    #[arg(long, value_name = "DIR")]
+    pub(super) comfyui: Option<String>,
+    /// The Python that starts ComfyUI
+    #[arg(long, value_name = "PROGRAM")]
+    pub(super) python: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Start the gateway and ComfyUI, until Ctrl-C
+    Run(RunOptions),
+    /// Check the settings and tell what is wrong or unsafe
+    Check(Place),
+    /// Add, change and list accounts, also when nobody remembers the admin's password
+    User {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        action: UserAction,
+    },
+    /// Take over the accounts of the original extension's users_db.json
+    Import {
+        #[command(flatten)]
+        place: Place,
+        /// The original's users_db.json
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum UserAction {
+    /// List all accounts
+    List,
+    /// Add an account; the password is asked for, or read from standard input
+    Add {
+        name: String,
+        /// Make it an admin
+        #[arg(long)]
+        admin: bool,
+    },
+    /// Set a new password; it is asked for, or read from standard input
+    Passwd { name: String },
+    /// Delete an account; its files stay
+    Remove { name: String },
+    /// Make an account an admin
+    Promote { name: String },
+    /// Take an admin's rights away
+    Demote { name: String },
+    /// Shut an account out
+    Disable { name: String },
+    /// Let a disabled account in again
+    Enable { name: String },
+}

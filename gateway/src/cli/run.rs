@@ -1,0 +1,70 @@
+//! `sentineld run`.
+
+use super::arguments::RunOptions;
+use super::console::say;
+use super::{open_config, open_data};
+use crate::Gateway;
+use crate::log;
+use std::process::ExitCode;
+use tokio::signal::ctrl_c;
+
+/// Runs until Ctrl-C or SIGTERM; a second one hurries ComfyUI.
+pub(super) fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
+    let mut place = options.place.clone();
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    if let Some(directory) = &options.comfyui {
+        place.set.push(format!("comfyui.dir={}", quoted(directory)));
+    }
+    if let Some(python) = &options.python {
+        place.set.push(format!("comfyui.python={}", quoted(python)));
+    }
+    let data = open_data(&place)?;
+    let config = open_config(&place, &data)?;
+    let _log = log::start(&config.current(), &data.logs())?;
+    // The workers have runtimes of their own; this one only watches, so one thread is enough.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let gateway = Gateway::start(data, config, options.listen)?;
+        let status = gateway.status();
+        say(&format!("Sentinel is ready at {}", status.local_url));
+        for address in status.listening.iter().filter(|address| !address.ip().is_loopback()) {
+            tracing::info!(%address, "listening");
+        }
+        if let Some(code) = &status.setup_code {
+            say(&format!("Set-up code: {code}"));
+            say("Open the address to make the first account. From another device it asks for the code.");
+        }
+        asked_to_stop().await?;
+        say("Stopping ComfyUI and Sentinel. Once more to hurry.");
+        let hurry = gateway.hurrier();
+        let stop = gateway.stop();
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                asked = asked_to_stop() => {
+                    asked?;
+                    hurry();
+                }
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+#[cfg(unix)]
+async fn asked_to_stop() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    tokio::select! {
+        result = ctrl_c() => result,
+        _ = terminate.recv() => Ok(()),
+        _ = hang_up.recv() => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+async fn asked_to_stop() -> std::io::Result<()> {
+    ctrl_c().await
+}
