@@ -109,11 +109,11 @@ impl Store {
         Answer: Send + 'static,
         Task: FnOnce(&mut Connection) -> rusqlite::Result<Answer> + Send + 'static,
     {
-        let (answer, received) = oneshot::channel();
+        let (answer, received) = sync_channel(1);
         self.post(move |connection| {
             let _ = answer.send(work(connection));
         })?;
-        Ok(received.blocking_recv().map_err(|_| StoreError::Unavailable)??)
+        Ok(received.recv().map_err(|_| StoreError::Unavailable)??)
     }
 
     fn post(&self, work: impl FnOnce(&mut Connection) + Send + 'static) -> Result<(), StoreError> {
