@@ -24,7 +24,11 @@ impl Live {
     pub(crate) fn of(config: &Config) -> Self {
         Self {
             trusted_proxies: TrustedProxies::new(config.trusted_proxies.clone()),
-            host_names: HostNames::new(&platform::host_name(), &config.sharing.name, &config.allowed_hosts),
+            host_names: HostNames::new(
+                &platform::host_name(),
+                &config.sharing.name,
+                &config.allowed_hosts,
+            ),
         }
     }
 }
@@ -51,7 +55,13 @@ pub struct App {
 
 impl App {
     /// Writes down who did what.
-    pub(crate) fn audit(&self, event: AuditEvent, user: Option<&str>, address: Option<ClientIp>, detail: Option<&str>) {
+    pub(crate) fn audit(
+        &self,
+        event: AuditEvent,
+        user: Option<&str>,
+        address: Option<ClientIp>,
+        detail: Option<&str>,
+    ) {
         let entry = AuditEntry {
             event,
             user: user.map(str::to_owned),
@@ -72,8 +82,11 @@ impl App {
     /// Ends at once what is signed in as accounts that are gone or disabled.
     pub(crate) async fn end_sessions_of_shut_out_accounts(&self) {
         let accounts = self.accounts.current();
-        let is_over =
-            |session: &crate::auth::Session| accounts.get(&session.user).is_none_or(|account| account.disabled);
+        let is_over = |session: &crate::auth::Session| {
+            accounts
+                .get(&session.user)
+                .is_none_or(|account| account.disabled)
+        };
         if let Err(error) = self.sessions.end_where(is_over).await {
             tracing::error!(error = %crate::http::chain(&error), "ended sessions could not be written down");
         }

@@ -11,7 +11,9 @@ const MAX_STATE_FILE: u64 = 64 * 1024 * 1024;
 /// Replaces `path` by `contents`, readable by the owner alone. After a crash at any moment the
 /// file holds either the old or the new contents, never a part.
 pub fn write_atomically(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     let directory = directory.unwrap_or_else(|| Path::new("."));
     let mut file = tempfile::Builder::new()
         .prefix(".sentinel-")
@@ -114,7 +116,12 @@ impl DataDirectory {
     pub fn open(root: &Path) -> io::Result<Self> {
         let root = std::path::absolute(root)?;
         let directory = Self { root };
-        for path in [directory.root(), &directory.logs(), &directory.tls(), &directory.users()] {
+        for path in [
+            directory.root(),
+            &directory.logs(),
+            &directory.tls(),
+            &directory.users(),
+        ] {
             create_private_directory(path)?;
         }
         Ok(directory)
@@ -184,7 +191,10 @@ mod tests {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            assert_eq!(
+                fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+                0o600
+            );
         }
     }
 

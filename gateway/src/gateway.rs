@@ -40,7 +40,9 @@ pub enum GatewayError {
     #[error("the settings cannot be used")]
     Config(#[from] ConfigFileError),
     /// One engine per user is not there yet, and one for all would not be what was asked for.
-    #[error("separate_users is true, but this version cannot start one ComfyUI per user yet; set it to false")]
+    #[error(
+        "separate_users is true, but this version cannot start one ComfyUI per user yet; set it to false"
+    )]
     SeparateUsers,
     /// The signing key cannot be used.
     #[error("the signing key cannot be used")]
@@ -68,7 +70,11 @@ pub struct Gateway {
 impl Gateway {
     /// Starts everything; returns when requests are answered. ComfyUI may still be starting.
     /// Needs a tokio runtime that lives as long as the gateway.
-    pub fn start(data: DataDirectory, config: ConfigFile, listen: Option<SocketAddr>) -> Result<Self, GatewayError> {
+    pub fn start(
+        data: DataDirectory,
+        config: ConfigFile,
+        listen: Option<SocketAddr>,
+    ) -> Result<Self, GatewayError> {
         let started_with = config.current();
         if started_with.separate_users {
             return Err(GatewayError::SeparateUsers);
@@ -82,9 +88,15 @@ impl Gateway {
         let sessions = Sessions::load(Arc::clone(&store), &key)?;
         let config = Arc::new(config);
         let accounts = Database::open(data.resolve(&started_with.users_db));
-        let setup_code =
-            if accounts.awaits_first_account() { SetupCode::generate() } else { SetupCode::default() };
-        let lists = AccessLists::open(data.resolve(&started_with.whitelist), data.resolve(&started_with.blacklist));
+        let setup_code = if accounts.awaits_first_account() {
+            SetupCode::generate()
+        } else {
+            SetupCode::default()
+        };
+        let lists = AccessLists::open(
+            data.resolve(&started_with.whitelist),
+            data.resolve(&started_with.blacklist),
+        );
         let engine = Engine::open(&config, &data).map_err(io(data.logs()))?;
         let tls = tls(&started_with, &data)?;
         let app = Arc::new(App {
@@ -113,7 +125,12 @@ impl Gateway {
         for warning in app.warnings() {
             tracing::warn!("{warning}");
         }
-        Ok(Self { app, server, stopping, tasks })
+        Ok(Self {
+            app,
+            server,
+            stopping,
+            tasks,
+        })
     }
 
     /// Carries a command out; returns when it is accepted.
@@ -201,9 +218,16 @@ fn tls(config: &Config, data: &DataDirectory) -> Result<Option<Arc<Tls>>, TlsErr
         names.extend(config.allowed_hosts.iter().cloned());
         names.sort();
         names.dedup();
-        CertificateSource::Made { directory: data.tls(), names, addresses: own_addresses() }
+        CertificateSource::Made {
+            directory: data.tls(),
+            names,
+            addresses: own_addresses(),
+        }
     } else {
-        CertificateSource::Files { certificate: data.resolve(&own.certificate), key: data.resolve(&own.key) }
+        CertificateSource::Files {
+            certificate: data.resolve(&own.certificate),
+            key: data.resolve(&own.key),
+        }
     };
     Tls::open(source).map(|tls| Some(Arc::new(tls)))
 }

@@ -4,10 +4,10 @@ use crate::config::{Config, LogLevel};
 use std::path::Path;
 use tracing::{Level, Metadata};
 use tracing_appender::non_blocking::WorkerGuard;
+use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::Layer as _;
 
 /// Days whose log files are kept.
 const KEPT_FILES: usize = 7;
@@ -22,8 +22,14 @@ pub(crate) fn start(config: &Config, directory: &Path) -> anyhow::Result<WorkerG
     let (writer, guard) = tracing_appender::non_blocking(appender);
     let levels = config.log_levels.clone();
     let is_wanted = move |metadata: &Metadata<'_>| wants(&levels, metadata.level());
-    let max = if config.log_levels.contains(&LogLevel::Debug) { Level::DEBUG } else { Level::INFO };
-    let file = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(writer);
+    let max = if config.log_levels.contains(&LogLevel::Debug) {
+        Level::DEBUG
+    } else {
+        Level::INFO
+    };
+    let file = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_writer(writer);
     let console = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))

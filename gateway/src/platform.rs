@@ -12,7 +12,10 @@ pub(crate) fn lower_thread_priority() {
 pub(crate) fn host_name() -> String {
     #[cfg(unix)]
     {
-        nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
+        nix::unistd::gethostname()
+            .ok()
+            .and_then(|name| name.into_string().ok())
+            .unwrap_or_default()
     }
     #[cfg(not(unix))]
     {

@@ -84,7 +84,9 @@ async fn reload(app: &Arc<App>, tls: Option<&Tls>) {
             app.end_denied_connections();
         }
         Ok(false) => {}
-        Err(error) => tracing::error!(error = %chain(&error), "config.json was not taken; the last good one stays in force"),
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "config.json was not taken; the last good one stays in force")
+        }
     }
     match app.accounts.reload() {
         Ok(true) => {
@@ -107,7 +109,9 @@ async fn reload(app: &Arc<App>, tls: Option<&Tls>) {
                 app.end_denied_connections();
             }
             Ok(false) => {}
-            Err(error) => tracing::error!(error = %chain(&error), "the {list} was not taken; the last good one stays in force"),
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "the {list} was not taken; the last good one stays in force")
+            }
         }
     }
     if let Some(tls) = tls

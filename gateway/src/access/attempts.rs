@@ -54,12 +54,21 @@ struct Entry {
 
 impl Entry {
     fn lockout(&self, now: Instant) -> Option<Lockout> {
-        let remaining = self.locked_until?.checked_duration_since(now).filter(|left| !left.is_zero())?;
-        Some(Lockout { failed_attempts: self.failures, remaining })
+        let remaining = self
+            .locked_until?
+            .checked_duration_since(now)
+            .filter(|left| !left.is_zero())?;
+        Some(Lockout {
+            failed_attempts: self.failures,
+            remaining,
+        })
     }
 
     fn fail(&mut self, now: Instant) {
-        if self.last.is_some_and(|last| now.duration_since(last) > FORGET_AFTER) {
+        if self
+            .last
+            .is_some_and(|last| now.duration_since(last) > FORGET_AFTER)
+        {
             *self = Self::default();
         }
         self.failures = self.failures.saturating_add(1);
@@ -94,19 +103,36 @@ impl Attempts {
     /// The longer of the lock-outs of an address and an account.
     pub fn lockout(&self, address: ClientIp, account: &str, now: Instant) -> Option<Lockout> {
         let tables = self.tables.lock();
-        let of_address = tables.addresses.get(&address.origin()).and_then(|entry| entry.lockout(now));
-        let of_account = tables.accounts.get(&key_of(account)).and_then(|entry| entry.lockout(now));
-        of_address.into_iter().chain(of_account).max_by_key(|lockout| lockout.remaining)
+        let of_address = tables
+            .addresses
+            .get(&address.origin())
+            .and_then(|entry| entry.lockout(now));
+        let of_account = tables
+            .accounts
+            .get(&key_of(account))
+            .and_then(|entry| entry.lockout(now));
+        of_address
+            .into_iter()
+            .chain(of_account)
+            .max_by_key(|lockout| lockout.remaining)
     }
 
     /// The lock-out of an address alone, for callers whose account is not locked against them.
     pub fn address_lockout(&self, address: ClientIp, now: Instant) -> Option<Lockout> {
-        self.tables.lock().addresses.get(&address.origin()).and_then(|entry| entry.lockout(now))
+        self.tables
+            .lock()
+            .addresses
+            .get(&address.origin())
+            .and_then(|entry| entry.lockout(now))
     }
 
     /// Failures of an address so far.
     pub fn failures(&self, address: ClientIp) -> u32 {
-        self.tables.lock().addresses.get(&address.origin()).map_or(0, |entry| entry.failures)
+        self.tables
+            .lock()
+            .addresses
+            .get(&address.origin())
+            .map_or(0, |entry| entry.failures)
     }
 
     /// Counts a failure; returns the failures of this address so far.
@@ -116,7 +142,11 @@ impl Attempts {
         entry(&mut tables.accounts, account.clone(), now).fail(now);
         let of_address = entry(&mut tables.addresses, address.origin(), now);
         of_address.fail(now);
-        if let Some((_, failures)) = of_address.by_account.iter_mut().find(|(name, _)| *name == account) {
+        if let Some((_, failures)) = of_address
+            .by_account
+            .iter_mut()
+            .find(|(name, _)| *name == account)
+        {
             *failures += 1;
         } else if of_address.by_account.len() < MAX_ACCOUNTS_PER_ADDRESS {
             of_address.by_account.push((account, 1));
@@ -130,7 +160,11 @@ impl Attempts {
         let mut tables = self.tables.lock();
         tables.accounts.remove(&account);
         if let Some(entry) = tables.addresses.get_mut(&address.origin()) {
-            if let Some(index) = entry.by_account.iter().position(|(name, _)| *name == account) {
+            if let Some(index) = entry
+                .by_account
+                .iter()
+                .position(|(name, _)| *name == account)
+            {
                 let (_, failures) = entry.by_account.swap_remove(index);
                 entry.failures = entry.failures.saturating_sub(failures);
             }
@@ -145,9 +179,12 @@ impl Attempts {
         let mut tables = self.tables.lock();
         match kind {
             AttemptKind::Account => tables.accounts.remove(&key_of(key)).is_some(),
-            AttemptKind::Address => key
-                .parse()
-                .is_ok_and(|address| tables.addresses.remove(&ClientIp::new(address).origin()).is_some()),
+            AttemptKind::Address => key.parse().is_ok_and(|address| {
+                tables
+                    .addresses
+                    .remove(&ClientIp::new(address).origin())
+                    .is_some()
+            }),
         }
     }
 
@@ -155,10 +192,18 @@ impl Attempts {
     pub fn lockouts(&self, now: Instant) -> Vec<LockoutView> {
         let tables = self.tables.lock();
         let addresses = tables.addresses.iter().filter_map(|(address, entry)| {
-            Some(LockoutView { kind: AttemptKind::Address, key: address.to_string(), lockout: entry.lockout(now)? })
+            Some(LockoutView {
+                kind: AttemptKind::Address,
+                key: address.to_string(),
+                lockout: entry.lockout(now)?,
+            })
         });
         let accounts = tables.accounts.iter().filter_map(|(account, entry)| {
-            Some(LockoutView { kind: AttemptKind::Account, key: account.clone(), lockout: entry.lockout(now)? })
+            Some(LockoutView {
+                kind: AttemptKind::Account,
+                key: account.clone(),
+                lockout: entry.lockout(now)?,
+            })
         });
         addresses.chain(accounts).collect()
     }
@@ -169,11 +214,22 @@ fn key_of(account: &str) -> String {
     account.chars().take(64).collect::<String>().to_lowercase()
 }
 
-fn entry<Key: Hash + Eq + Clone>(table: &mut HashMap<Key, Entry>, key: Key, now: Instant) -> &mut Entry {
+fn entry<Key: Hash + Eq + Clone>(
+    table: &mut HashMap<Key, Entry>,
+    key: Key,
+    now: Instant,
+) -> &mut Entry {
     if table.len() >= MAX_ENTRIES && !table.contains_key(&key) {
-        table.retain(|_, entry| entry.last.is_some_and(|last| now.duration_since(last) <= FORGET_AFTER));
+        table.retain(|_, entry| {
+            entry
+                .last
+                .is_some_and(|last| now.duration_since(last) <= FORGET_AFTER)
+        });
         if table.len() >= MAX_ENTRIES {
-            let oldest = table.iter().min_by_key(|(_, entry)| entry.last).map(|(key, _)| key.clone());
+            let oldest = table
+                .iter()
+                .min_by_key(|(_, entry)| entry.last)
+                .map(|(key, _)| key.clone());
             if let Some(oldest) = oldest {
                 table.remove(&oldest);
             }
@@ -216,7 +272,10 @@ mod tests {
         for name in ["a", "b", "c"] {
             attempts.failed(ip("2001:db8::1"), name, now);
         }
-        assert!(attempts.lockout(ip("2001:db8::2"), "zoe", now).is_some(), "one /64 is one address");
+        assert!(
+            attempts.lockout(ip("2001:db8::2"), "zoe", now).is_some(),
+            "one /64 is one address"
+        );
     }
 
     #[test]
@@ -226,7 +285,11 @@ mod tests {
         for round in 1..=9 {
             attempts.failed(ip("10.0.0.1"), "admin", now);
             attempts.succeeded(ip("10.0.0.1"), "mallory");
-            assert_eq!(attempts.lockout(ip("10.0.0.1"), "admin", now).is_some(), round % 3 == 0, "{round}");
+            assert_eq!(
+                attempts.lockout(ip("10.0.0.1"), "admin", now).is_some(),
+                round % 3 == 0,
+                "{round}"
+            );
         }
         attempts.succeeded(ip("10.0.0.1"), "admin");
         assert!(attempts.lockouts(now).is_empty());
@@ -237,7 +300,11 @@ mod tests {
         let attempts = Attempts::default();
         let now = Instant::now();
         for number in 0..(MAX_ENTRIES as u32 + 500) {
-            attempts.failed(ClientIp::new(std::net::Ipv4Addr::from(number).into()), &format!("user{number}"), now);
+            attempts.failed(
+                ClientIp::new(std::net::Ipv4Addr::from(number).into()),
+                &format!("user{number}"),
+                now,
+            );
         }
         let tables = attempts.tables.lock();
         assert_eq!(tables.addresses.len(), MAX_ENTRIES);

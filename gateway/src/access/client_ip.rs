@@ -48,7 +48,9 @@ impl ClientIp {
     pub fn origin(self) -> Self {
         match self.0 {
             IpAddr::V4(_) => self,
-            IpAddr::V6(address) => Self(IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into())),
+            IpAddr::V6(address) => Self(IpAddr::V6(
+                (u128::from(address) & !u128::from(u64::MAX)).into(),
+            )),
         }
     }
 }
@@ -71,7 +73,9 @@ impl TrustedProxies {
 
     /// Whether `address` is a trusted proxy.
     pub fn contains(&self, address: ClientIp) -> bool {
-        self.0.iter().any(|network| network.contains(&address.address()))
+        self.0
+            .iter()
+            .any(|network| network.contains(&address.address()))
     }
 }
 
@@ -93,7 +97,9 @@ pub struct Caller {
 /// A malformed entry ends the walk at the last good address.
 pub fn caller_of(peer: SocketAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> Caller {
     let peer = ClientIp::new(peer.ip());
-    let is_forwarded = FORWARDING_HEADERS.iter().any(|name| headers.contains_key(name));
+    let is_forwarded = FORWARDING_HEADERS
+        .iter()
+        .any(|name| headers.contains_key(name));
     if !trusted.contains(peer) {
         return Caller {
             address: peer,
@@ -109,7 +115,9 @@ pub fn caller_of(peer: SocketAddr, headers: &HeaderMap, trusted: &TrustedProxies
         let Ok(line) = line.to_str() else { break };
         for entry in line.rsplit(',') {
             hops += 1;
-            let Some(hop) = parse_hop(entry).filter(|_| hops <= MAX_HOPS) else { break 'walk };
+            let Some(hop) = parse_hop(entry).filter(|_| hops <= MAX_HOPS) else {
+                break 'walk;
+            };
             address = hop;
             if !trusted.contains(hop) {
                 break 'walk;
@@ -120,7 +128,8 @@ pub fn caller_of(peer: SocketAddr, headers: &HeaderMap, trusted: &TrustedProxies
         address,
         is_local: address.address().is_loopback() && !is_forwarded,
         forwarded_host: last_value(headers, &X_FORWARDED_HOST),
-        forwarded_https: last_value(headers, &X_FORWARDED_PROTO).map(|scheme| scheme.eq_ignore_ascii_case("https")),
+        forwarded_https: last_value(headers, &X_FORWARDED_PROTO)
+            .map(|scheme| scheme.eq_ignore_ascii_case("https")),
     }
 }
 
@@ -153,27 +162,80 @@ mod tests {
         for line in lines {
             headers.append(X_FORWARDED_FOR, HeaderValue::from_str(line).unwrap());
         }
-        let trusted = TrustedProxies::new(trusted.iter().map(|network| network.parse().unwrap()).collect());
-        caller_of(SocketAddr::new(peer.parse().unwrap(), 9), &headers, &trusted)
+        let trusted = TrustedProxies::new(
+            trusted
+                .iter()
+                .map(|network| network.parse().unwrap())
+                .collect(),
+        );
+        caller_of(
+            SocketAddr::new(peer.parse().unwrap(), 9),
+            &headers,
+            &trusted,
+        )
     }
 
     #[test]
     fn s3_the_header_counts_only_from_trusted_proxies() {
         let table: &[(&str, &[&str], &[&str], &str)] = &[
             ("203.0.113.9", &["127.0.0.1"], &[], "203.0.113.9"),
-            ("203.0.113.9", &["127.0.0.1"], &["10.0.0.0/8"], "203.0.113.9"),
-            ("10.0.0.2", &["198.51.100.7"], &["10.0.0.0/8"], "198.51.100.7"),
-            ("10.0.0.2", &["1.2.3.4, 198.51.100.7, 10.0.0.3"], &["10.0.0.0/8"], "198.51.100.7"),
-            ("10.0.0.2", &["1.2.3.4", "198.51.100.7", " 10.0.0.3 "], &["10.0.0.0/8"], "198.51.100.7"),
-            ("10.0.0.2", &["1.2.3.4, nonsense, 10.0.0.3"], &["10.0.0.0/8"], "10.0.0.3"),
+            (
+                "203.0.113.9",
+                &["127.0.0.1"],
+                &["10.0.0.0/8"],
+                "203.0.113.9",
+            ),
+            (
+                "10.0.0.2",
+                &["198.51.100.7"],
+                &["10.0.0.0/8"],
+                "198.51.100.7",
+            ),
+            (
+                "10.0.0.2",
+                &["1.2.3.4, 198.51.100.7, 10.0.0.3"],
+                &["10.0.0.0/8"],
+                "198.51.100.7",
+            ),
+            (
+                "10.0.0.2",
+                &["1.2.3.4", "198.51.100.7", " 10.0.0.3 "],
+                &["10.0.0.0/8"],
+                "198.51.100.7",
+            ),
+            (
+                "10.0.0.2",
+                &["1.2.3.4, nonsense, 10.0.0.3"],
+                &["10.0.0.0/8"],
+                "10.0.0.3",
+            ),
             ("10.0.0.2", &["nonsense"], &["10.0.0.0/8"], "10.0.0.2"),
-            ("10.0.0.2", &["[2001:db8::1]:443"], &["10.0.0.0/8"], "2001:db8::1"),
-            ("10.0.0.2", &["198.51.100.7:5555"], &["10.0.0.0/8"], "198.51.100.7"),
-            ("::ffff:10.0.0.2", &["::ffff:198.51.100.7"], &["10.0.0.0/8"], "198.51.100.7"),
+            (
+                "10.0.0.2",
+                &["[2001:db8::1]:443"],
+                &["10.0.0.0/8"],
+                "2001:db8::1",
+            ),
+            (
+                "10.0.0.2",
+                &["198.51.100.7:5555"],
+                &["10.0.0.0/8"],
+                "198.51.100.7",
+            ),
+            (
+                "::ffff:10.0.0.2",
+                &["::ffff:198.51.100.7"],
+                &["10.0.0.0/8"],
+                "198.51.100.7",
+            ),
             ("10.0.0.2", &["10.0.0.7"], &["10.0.0.0/8"], "10.0.0.7"),
         ];
         for (peer, lines, trusted, expected) in table {
-            assert_eq!(caller(peer, lines, trusted).address.to_string(), *expected, "{peer} {lines:?}");
+            assert_eq!(
+                caller(peer, lines, trusted).address.to_string(),
+                *expected,
+                "{peer} {lines:?}"
+            );
         }
     }
 

@@ -63,8 +63,10 @@ impl AddressSet {
             if entry.is_empty() {
                 continue;
             }
-            let network = parse_entry(entry)
-                .ok_or_else(|| LineError { line: index + 1, text: line.chars().take(80).collect() })?;
+            let network = parse_entry(entry).ok_or_else(|| LineError {
+                line: index + 1,
+                text: line.chars().take(80).collect(),
+            })?;
             set.entries += 1;
             if network.prefix_len() == network.max_prefix_len() {
                 set.single.insert(network.addr());
@@ -136,14 +138,18 @@ impl ListFile {
     fn write(&self, text: &str) -> Result<(), ListError> {
         AddressSet::parse(text)?;
         let mut seen = self.seen.lock();
-        files::write_atomically(&self.path, text.as_bytes()).map_err(|source| io_error(&self.path, source))?;
+        files::write_atomically(&self.path, text.as_bytes())
+            .map_err(|source| io_error(&self.path, source))?;
         *seen = Fingerprint::of(&self.path);
         self.read()
     }
 }
 
 fn io_error(path: &Path, source: std::io::Error) -> ListError {
-    ListError::Io { path: path.display().to_string(), source }
+    ListError::Io {
+        path: path.display().to_string(),
+        source,
+    }
 }
 
 fn read_set(path: &Path) -> Result<AddressSet, ListError> {
@@ -201,7 +207,10 @@ pub struct AccessLists {
 impl AccessLists {
     /// Reads both files; missing ones are empty lists.
     pub fn open(allow: PathBuf, deny: PathBuf) -> Self {
-        Self { allow: ListFile::open(allow), deny: ListFile::open(deny) }
+        Self {
+            allow: ListFile::open(allow),
+            deny: ListFile::open(deny),
+        }
     }
 
     /// Judges a caller. The allow list wins over the deny list. This machine itself gets in unless
@@ -218,7 +227,11 @@ impl AccessLists {
 
     fn judge_address(&self, address: ClientIp, is_local: bool) -> Verdict {
         let allow = self.allow.current.load();
-        if allow.as_ref().as_ref().is_some_and(|set| set.contains(address)) {
+        if allow
+            .as_ref()
+            .as_ref()
+            .is_some_and(|set| set.contains(address))
+        {
             return Verdict::Allowed;
         }
         let deny = self.deny.current.load();
@@ -236,29 +249,49 @@ impl AccessLists {
 
     /// Reads changed files again. `Ok(true)`: another list is in force now.
     pub fn reload(&self) -> Vec<(ListKind, Result<bool, ListError>)> {
-        vec![(ListKind::Allow, self.allow.reload()), (ListKind::Deny, self.deny.reload())]
+        vec![
+            (ListKind::Allow, self.allow.reload()),
+            (ListKind::Deny, self.deny.reload()),
+        ]
     }
 
     /// Faults of the files on disk, in plain words.
     pub fn faults(&self) -> Vec<String> {
         [&self.allow, &self.deny]
             .into_iter()
-            .filter_map(|list| Some(format!("{}: {}", list.path.display(), list.fault.lock().clone()?)))
+            .filter_map(|list| {
+                Some(format!(
+                    "{}: {}",
+                    list.path.display(),
+                    list.fault.lock().clone()?
+                ))
+            })
             .collect()
     }
 
     /// A list as an admin sees it.
     pub fn view(&self, kind: ListKind) -> Result<ListView, ListError> {
         let list = self.file(kind);
-        let text = files::read_optional(&list.path).map_err(|source| io_error(&list.path, source))?;
-        let entries = list.current.load().as_ref().as_ref().map_or(0, |set| set.entries);
-        Ok(ListView { text: text.unwrap_or_default(), entries, fault: list.fault.lock().clone() })
+        let text =
+            files::read_optional(&list.path).map_err(|source| io_error(&list.path, source))?;
+        let entries = list
+            .current
+            .load()
+            .as_ref()
+            .as_ref()
+            .map_or(0, |set| set.entries);
+        Ok(ListView {
+            text: text.unwrap_or_default(),
+            entries,
+            fault: list.fault.lock().clone(),
+        })
     }
 
     /// Replaces the text of a list; a bad line is refused and nothing is written.
     pub fn replace(&self, kind: ListKind, text: &str) -> Result<(), ListError> {
         let list = self.file(kind);
-        let _lock = WriteLock::acquire(&list.path).map_err(|source| io_error(&list.path, source))?;
+        let _lock =
+            WriteLock::acquire(&list.path).map_err(|source| io_error(&list.path, source))?;
         list.write(text)
     }
 
@@ -266,8 +299,10 @@ impl AccessLists {
     /// admin's edits and comments are kept; a line that is already there is not repeated.
     pub fn ban(&self, address: ClientIp, reason: &str) -> Result<(), ListError> {
         let list = &self.deny;
-        let _lock = WriteLock::acquire(&list.path).map_err(|source| io_error(&list.path, source))?;
-        let text = files::read_optional(&list.path).map_err(|source| io_error(&list.path, source))?;
+        let _lock =
+            WriteLock::acquire(&list.path).map_err(|source| io_error(&list.path, source))?;
+        let text =
+            files::read_optional(&list.path).map_err(|source| io_error(&list.path, source))?;
         let mut text = text.unwrap_or_default();
         if AddressSet::parse(&text)?.contains(address) {
             return list.read();
@@ -275,15 +310,23 @@ impl AccessLists {
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }
-        let reason: String = reason.chars().filter(|character| !character.is_control()).collect();
+        let reason: String = reason
+            .chars()
+            .filter(|character| !character.is_control())
+            .collect();
         text.push_str(&format!("{address} # {BAN_MARK} {reason}\n"));
         list.write(&text)
     }
 
     /// The lines that lock-outs wrote.
     pub fn bans(&self) -> Result<Vec<Ban>, ListError> {
-        let text = files::read_optional(&self.deny.path).map_err(|source| io_error(&self.deny.path, source))?;
-        Ok(text.unwrap_or_default().lines().filter_map(parse_ban).collect())
+        let text = files::read_optional(&self.deny.path)
+            .map_err(|source| io_error(&self.deny.path, source))?;
+        Ok(text
+            .unwrap_or_default()
+            .lines()
+            .filter_map(parse_ban)
+            .collect())
     }
 
     /// The files, for the watcher.
@@ -306,7 +349,10 @@ fn parse_ban(line: &str) -> Option<Ban> {
     let (address, comment) = line.split_once('#')?;
     let reason = comment.trim().strip_prefix(BAN_MARK)?.trim();
     parse_entry(address.trim())?;
-    Some(Ban { address: address.trim().to_owned(), reason: reason.to_owned() })
+    Some(Ban {
+        address: address.trim().to_owned(),
+        reason: reason.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -316,7 +362,10 @@ mod tests {
 
     fn lists(allow: Option<&str>, deny: Option<&str>) -> (tempfile::TempDir, AccessLists) {
         let directory = tempfile::tempdir().unwrap();
-        let paths = [directory.path().join("allow"), directory.path().join("deny")];
+        let paths = [
+            directory.path().join("allow"),
+            directory.path().join("deny"),
+        ];
         for (path, text) in paths.iter().zip([allow, deny]) {
             if let Some(text) = text {
                 std::fs::write(path, text).unwrap();
@@ -336,14 +385,39 @@ mod tests {
             (None, None, "192.168.1.2", Verdict::Passed),
             (Some(""), Some(""), "192.168.1.2", Verdict::Passed),
             (Some("# nobody\n\n"), None, "192.168.1.2", Verdict::Passed),
-            (Some("192.168.1.0/24"), None, "192.168.1.2", Verdict::Allowed),
-            (Some("192.168.1.0/24"), None, "192.168.2.2", Verdict::NotAllowed),
-            (Some("192.168.1.77/24 # host bits"), None, "192.168.1.2", Verdict::Allowed),
-            (Some("10.0.0.1"), Some("10.0.0.1"), "10.0.0.1", Verdict::Allowed),
+            (
+                Some("192.168.1.0/24"),
+                None,
+                "192.168.1.2",
+                Verdict::Allowed,
+            ),
+            (
+                Some("192.168.1.0/24"),
+                None,
+                "192.168.2.2",
+                Verdict::NotAllowed,
+            ),
+            (
+                Some("192.168.1.77/24 # host bits"),
+                None,
+                "192.168.1.2",
+                Verdict::Allowed,
+            ),
+            (
+                Some("10.0.0.1"),
+                Some("10.0.0.1"),
+                "10.0.0.1",
+                Verdict::Allowed,
+            ),
             (None, Some("10.0.0.1 # him"), "10.0.0.1", Verdict::Denied),
             (None, Some("10.0.0.1"), "::ffff:10.0.0.1", Verdict::Denied),
             (None, Some("::ffff:10.0.0.1"), "10.0.0.1", Verdict::Denied),
-            (None, Some("::ffff:10.0.0.0/104"), "10.0.0.9", Verdict::Denied),
+            (
+                None,
+                Some("::ffff:10.0.0.0/104"),
+                "10.0.0.9",
+                Verdict::Denied,
+            ),
             (None, Some("2001:db8::/32"), "2001:db8::5", Verdict::Denied),
             (None, Some("2001:db8::/32"), "2001:db9::5", Verdict::Passed),
             (Some("10.0.0.1"), None, "127.0.0.1", Verdict::Passed),
@@ -355,7 +429,11 @@ mod tests {
         ];
         for (allow, deny, address, expected) in table {
             let (_directory, lists) = lists(*allow, *deny);
-            assert_eq!(verdict(&lists, address), *expected, "allow {allow:?} deny {deny:?} {address}");
+            assert_eq!(
+                verdict(&lists, address),
+                *expected,
+                "allow {allow:?} deny {deny:?} {address}"
+            );
         }
     }
 
@@ -375,11 +453,21 @@ mod tests {
     fn s8_s9_s10_bans_can_be_added_again_and_again_and_keep_the_admins_words() {
         let (directory, lists) = lists(None, Some("# my list\n10.0.0.1 # the printer"));
         let path = directory.path().join("deny");
-        lists.ban(ClientIp::new("10.0.0.5".parse().unwrap()), "9 failed\nsign-ins").unwrap();
+        lists
+            .ban(
+                ClientIp::new("10.0.0.5".parse().unwrap()),
+                "9 failed\nsign-ins",
+            )
+            .unwrap();
         let edited = std::fs::read_to_string(&path).unwrap() + "10.0.0.9 # added by hand\n";
         std::fs::write(&path, edited).unwrap();
         for last in [6, 6, 7] {
-            lists.ban(ClientIp::new(format!("10.0.0.{last}").parse().unwrap()), "again").unwrap();
+            lists
+                .ban(
+                    ClientIp::new(format!("10.0.0.{last}").parse().unwrap()),
+                    "again",
+                )
+                .unwrap();
         }
         assert_eq!(
             std::fs::read_to_string(&path).unwrap(),

@@ -67,8 +67,14 @@ pub fn check_host(
     names: &HostNames,
 ) -> Result<Authority, OriginFault> {
     let mut lines = headers.get_all(HOST).iter();
-    let (Some(line), None) = (lines.next(), lines.next()) else { return Err(OriginFault::BadHost) };
-    let host: Authority = line.to_str().ok().and_then(parse_authority).ok_or(OriginFault::BadHost)?;
+    let (Some(line), None) = (lines.next(), lines.next()) else {
+        return Err(OriginFault::BadHost);
+    };
+    let host: Authority = line
+        .to_str()
+        .ok()
+        .and_then(parse_authority)
+        .ok_or(OriginFault::BadHost)?;
     if authority.is_some_and(|authority| authority != &host) {
         return Err(OriginFault::BadHost);
     }
@@ -76,11 +82,17 @@ pub fn check_host(
         Some(forwarded) => parse_authority(forwarded).ok_or(OriginFault::BadHost)?,
         None => host,
     };
-    if names.contains(host.host()) { Ok(host) } else { Err(OriginFault::ForeignHost) }
+    if names.contains(host.host()) {
+        Ok(host)
+    } else {
+        Err(OriginFault::ForeignHost)
+    }
 }
 
 fn parse_authority(text: &str) -> Option<Authority> {
-    text.parse::<Authority>().ok().filter(|authority| !authority.as_str().contains('@') && !authority.host().is_empty())
+    text.parse::<Authority>()
+        .ok()
+        .filter(|authority| !authority.as_str().contains('@') && !authority.host().is_empty())
 }
 
 /// Refuses what a page of another origin sent.
@@ -99,19 +111,35 @@ pub fn check_origin(
     is_page_visit: bool,
 ) -> Result<(), OriginFault> {
     if let Some(origin) = headers.get(ORIGIN) {
-        let ours = origin.to_str().is_ok_and(|origin| is_same_origin(origin, host, is_https));
-        return if ours { Ok(()) } else { Err(OriginFault::ForeignOrigin) };
+        let ours = origin
+            .to_str()
+            .is_ok_and(|origin| is_same_origin(origin, host, is_https));
+        return if ours {
+            Ok(())
+        } else {
+            Err(OriginFault::ForeignOrigin)
+        };
     }
     let is_read = matches!(*method, Method::GET | Method::HEAD);
-    let site = headers.get(SEC_FETCH_SITE).and_then(|site| site.to_str().ok());
+    let site = headers
+        .get(SEC_FETCH_SITE)
+        .and_then(|site| site.to_str().ok());
     match site {
         Some("same-origin" | "none") => Ok(()),
         Some(_) => {
-            let navigates = headers.get(SEC_FETCH_MODE).is_some_and(|mode| mode == "navigate");
-            if is_read && navigates && is_page_visit { Ok(()) } else { Err(OriginFault::ForeignOrigin) }
+            let navigates = headers
+                .get(SEC_FETCH_MODE)
+                .is_some_and(|mode| mode == "navigate");
+            if is_read && navigates && is_page_visit {
+                Ok(())
+            } else {
+                Err(OriginFault::ForeignOrigin)
+            }
         }
         None => match headers.get(REFERER).map(|referer| referer.to_str()) {
-            Some(Ok(referer)) if !is_same_origin(referer, host, is_https) && !(is_read && is_page_visit) => {
+            Some(Ok(referer))
+                if !is_same_origin(referer, host, is_https) && !(is_read && is_page_visit) =>
+            {
                 Err(OriginFault::ForeignOrigin)
             }
             _ => Ok(()),
@@ -121,14 +149,16 @@ pub fn check_origin(
 
 /// Whether a URL (of an `Origin` or `Referer`) has our scheme, host and port.
 fn is_same_origin(url: &str, host: &Authority, is_https: bool) -> bool {
-    let Ok(url) = url.parse::<http::Uri>() else { return false };
+    let Ok(url) = url.parse::<http::Uri>() else {
+        return false;
+    };
     let scheme = if is_https { "https" } else { "http" };
     let default_port = if is_https { 443 } else { 80 };
     let port = |authority: &Authority| authority.port_u16().unwrap_or(default_port);
     url.scheme_str() == Some(scheme)
-        && url
-            .authority()
-            .is_some_and(|other| other.host().eq_ignore_ascii_case(host.host()) && port(other) == port(host))
+        && url.authority().is_some_and(|other| {
+            other.host().eq_ignore_ascii_case(host.host()) && port(other) == port(host)
+        })
 }
 
 #[cfg(test)]
@@ -139,7 +169,10 @@ mod tests {
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
         for (name, value) in pairs {
-            map.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+            map.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_str(value).unwrap(),
+            );
         }
         map
     }
@@ -167,10 +200,26 @@ mod tests {
             let result = check_host(&headers(&[("host", host)]), None, None, &names);
             assert_eq!(result.is_ok(), expected, "{host}");
         }
-        assert!(check_host(&headers(&[("host", "localhost"), ("host", "localhost")]), None, None, &names).is_err());
+        assert!(
+            check_host(
+                &headers(&[("host", "localhost"), ("host", "localhost")]),
+                None,
+                None,
+                &names
+            )
+            .is_err()
+        );
         assert!(check_host(&headers(&[]), None, None, &names).is_err());
         let other: Authority = "evil.example".parse().unwrap();
-        assert!(check_host(&headers(&[("host", "localhost")]), Some(&other), None, &names).is_err());
+        assert!(
+            check_host(
+                &headers(&[("host", "localhost")]),
+                Some(&other),
+                None,
+                &names
+            )
+            .is_err()
+        );
     }
 
     #[test]
@@ -182,26 +231,102 @@ mod tests {
             ("POST", &[], false, true),
             ("POST", &[("origin", ours)], false, true),
             ("POST", &[("origin", "null")], false, false),
-            ("POST", &[("origin", "http://192.168.1.5:9000")], false, false),
-            ("POST", &[("origin", "https://192.168.1.5:8189")], false, false),
+            (
+                "POST",
+                &[("origin", "http://192.168.1.5:9000")],
+                false,
+                false,
+            ),
+            (
+                "POST",
+                &[("origin", "https://192.168.1.5:8189")],
+                false,
+                false,
+            ),
             ("POST", &[("origin", "http://evil.example")], false, false),
             ("POST", &[("referer", "http://evil.example/a")], true, false),
             ("POST", &[("sec-fetch-site", "same-site")], true, false),
             ("GET", &[("origin", "http://evil.example")], true, false),
             ("GET", &[("origin", "null")], true, false),
-            ("GET", &[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors")], true, false),
-            ("GET", &[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")], true, true),
-            ("GET", &[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")], false, false),
-            ("GET", &[("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "cors")], false, true),
-            ("GET", &[("sec-fetch-site", "none"), ("sec-fetch-mode", "navigate")], false, true),
-            ("GET", &[("referer", "http://192.168.1.5:9000/x")], false, false),
-            ("GET", &[("referer", "http://192.168.1.5:8189/x")], false, true),
+            (
+                "GET",
+                &[
+                    ("sec-fetch-site", "cross-site"),
+                    ("sec-fetch-mode", "no-cors"),
+                ],
+                true,
+                false,
+            ),
+            (
+                "GET",
+                &[
+                    ("sec-fetch-site", "cross-site"),
+                    ("sec-fetch-mode", "navigate"),
+                ],
+                true,
+                true,
+            ),
+            (
+                "GET",
+                &[
+                    ("sec-fetch-site", "cross-site"),
+                    ("sec-fetch-mode", "navigate"),
+                ],
+                false,
+                false,
+            ),
+            (
+                "GET",
+                &[
+                    ("sec-fetch-site", "same-origin"),
+                    ("sec-fetch-mode", "cors"),
+                ],
+                false,
+                true,
+            ),
+            (
+                "GET",
+                &[("sec-fetch-site", "none"), ("sec-fetch-mode", "navigate")],
+                false,
+                true,
+            ),
+            (
+                "GET",
+                &[("referer", "http://192.168.1.5:9000/x")],
+                false,
+                false,
+            ),
+            (
+                "GET",
+                &[("referer", "http://192.168.1.5:8189/x")],
+                false,
+                true,
+            ),
         ];
         for (method, pairs, is_page_visit, expected) in table {
-            let result = check_origin(&method.parse().unwrap(), &headers(pairs), &host, false, *is_page_visit);
-            assert_eq!(result.is_ok(), *expected, "{method} {pairs:?} page visit {is_page_visit}");
+            let result = check_origin(
+                &method.parse().unwrap(),
+                &headers(pairs),
+                &host,
+                false,
+                *is_page_visit,
+            );
+            assert_eq!(
+                result.is_ok(),
+                *expected,
+                "{method} {pairs:?} page visit {is_page_visit}"
+            );
         }
         let public: Authority = "comfy.example.org".parse().unwrap();
-        assert!(check_origin(&Method::POST, &headers(&[("origin", "https://comfy.example.org")]), &public, true, false).is_ok());
+        assert!(
+            check_origin(
+                &Method::POST,
+                &headers(&[("origin", "https://comfy.example.org")]),
+                &public,
+                true,
+                false
+            )
+            .is_ok()
+        );
     }
 }

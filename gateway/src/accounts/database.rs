@@ -52,12 +52,14 @@ pub struct Accounts {
 
 impl Accounts {
     fn parse(text: &str) -> Result<Self, String> {
-        let entries: Map<String, Value> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let entries: Map<String, Value> =
+            serde_json::from_str(text).map_err(|error| error.to_string())?;
         let mut accounts = Self::default();
         for (key, entry) in entries {
-            let id = UserId::parse(&key).ok_or_else(|| format!("\"{key}\" cannot be an account's key"))?;
-            let account: Account =
-                serde_json::from_value(entry).map_err(|error| format!("account \"{key}\": {error}"))?;
+            let id = UserId::parse(&key)
+                .ok_or_else(|| format!("\"{key}\" cannot be an account's key"))?;
+            let account: Account = serde_json::from_value(entry)
+                .map_err(|error| format!("account \"{key}\": {error}"))?;
             accounts.insert(Account { id, ..account });
         }
         Ok(accounts)
@@ -66,7 +68,12 @@ impl Accounts {
     fn text(&self) -> String {
         let entries: Map<String, Value> = self
             .iter()
-            .filter_map(|account| Some((account.id.to_string(), serde_json::to_value(&**account).ok()?)))
+            .filter_map(|account| {
+                Some((
+                    account.id.to_string(),
+                    serde_json::to_value(&**account).ok()?,
+                ))
+            })
             .collect();
         serde_json::to_string_pretty(&entries).unwrap_or_default() + "\n"
     }
@@ -79,7 +86,10 @@ impl Accounts {
             self.order.push(id.clone());
         }
         if let Some(account) = self.by_id.get(&id) {
-            self.by_name.entry(account.username.to_lowercase()).or_default().push(id);
+            self.by_name
+                .entry(account.username.to_lowercase())
+                .or_default()
+                .push(id);
         }
     }
 
@@ -105,7 +115,10 @@ impl Accounts {
     pub fn find(&self, name: &str) -> Option<&Arc<Account>> {
         let ids = self.by_name.get(&name.to_lowercase())?;
         let mut found = ids.iter().filter_map(|id| self.by_id.get(id));
-        match (found.clone().find(|account| account.username == name), ids.len()) {
+        match (
+            found.clone().find(|account| account.username == name),
+            ids.len(),
+        ) {
             (Some(account), _) => Some(account),
             (None, 1) => found.next(),
             (None, _) => None,
@@ -129,7 +142,8 @@ impl Accounts {
 
     /// The first enabled admin in the file: the owner.
     pub fn owner(&self) -> Option<&Arc<Account>> {
-        self.iter().find(|account| account.admin && !account.disabled)
+        self.iter()
+            .find(|account| account.admin && !account.disabled)
     }
 
     fn has_admin(&self) -> bool {
@@ -173,7 +187,11 @@ impl Database {
             Ok(accounts) => (accounts, None),
             Err(error) => (Accounts::default(), Some(error.to_string())),
         };
-        Self { path, current: ArcSwap::from_pointee(accounts), seen: Mutex::new(Seen { fingerprint, fault }) }
+        Self {
+            path,
+            current: ArcSwap::from_pointee(accounts),
+            seen: Mutex::new(Seen { fingerprint, fault }),
+        }
     }
 
     /// The accounts in force.
@@ -207,7 +225,9 @@ impl Database {
         seen.fingerprint = now;
         let result = read(&self.path).and_then(|accounts| {
             if accounts.is_empty() && !self.current.load().is_empty() {
-                return Err(self.damaged("it holds no account any more; restart Sentinel if that is meant"));
+                return Err(
+                    self.damaged("it holds no account any more; restart Sentinel if that is meant")
+                );
             }
             Ok(accounts)
         });
@@ -245,7 +265,9 @@ impl Database {
             let mut left_out = Vec::new();
             let mut added = 0;
             for account in imported.iter() {
-                if is_taken(accounts, &account.username, None) || accounts.get(&account.id).is_some() {
+                if is_taken(accounts, &account.username, None)
+                    || accounts.get(&account.id).is_some()
+                {
                     left_out.push(account.username.clone());
                 } else {
                     accounts.insert((**account).clone());
@@ -257,7 +279,11 @@ impl Database {
     }
 
     /// Changes an account; the last enabled admin stays one.
-    pub fn change(&self, id: &UserId, change: AccountChange) -> Result<Arc<Account>, AccountsError> {
+    pub fn change(
+        &self,
+        id: &UserId,
+        change: AccountChange,
+    ) -> Result<Arc<Account>, AccountsError> {
         self.update(|accounts| {
             let mut account = (**accounts.get(id).ok_or(AccountsError::Unknown)?).clone();
             if let Some(name) = change.username {
@@ -299,7 +325,10 @@ impl Database {
         &self,
         change: impl FnOnce(&mut Accounts) -> Result<Answer, AccountsError>,
     ) -> Result<Answer, AccountsError> {
-        let failed = |source| AccountsError::Io { path: self.path.display().to_string(), source };
+        let failed = |source| AccountsError::Io {
+            path: self.path.display().to_string(),
+            source,
+        };
         let _lock = WriteLock::acquire(&self.path).map_err(failed)?;
         let mut seen = self.seen.lock();
         let mut accounts = read(&self.path)?;
@@ -308,13 +337,19 @@ impl Database {
         }
         let answer = change(&mut accounts)?;
         files::write_atomically(&self.path, accounts.text().as_bytes()).map_err(failed)?;
-        *seen = Seen { fingerprint: Fingerprint::of(&self.path), fault: None };
+        *seen = Seen {
+            fingerprint: Fingerprint::of(&self.path),
+            fault: None,
+        };
         self.current.store(Arc::new(accounts));
         Ok(answer)
     }
 
     fn damaged(&self, fault: &str) -> AccountsError {
-        AccountsError::Damaged { path: self.path.display().to_string(), fault: fault.to_owned() }
+        AccountsError::Damaged {
+            path: self.path.display().to_string(),
+            fault: fault.to_owned(),
+        }
     }
 
     /// The file.
@@ -324,19 +359,29 @@ impl Database {
 }
 
 fn is_taken(accounts: &Accounts, name: &str, except: Option<&UserId>) -> bool {
-    accounts.by_name.get(&name.to_lowercase()).is_some_and(|ids| ids.iter().any(|id| Some(id) != except))
+    accounts
+        .by_name
+        .get(&name.to_lowercase())
+        .is_some_and(|ids| ids.iter().any(|id| Some(id) != except))
 }
 
 fn read(path: &Path) -> Result<Accounts, AccountsError> {
     let display = || path.display().to_string();
-    let text = files::read_optional(path).map_err(|source| AccountsError::Io { path: display(), source })?;
+    let text = files::read_optional(path).map_err(|source| AccountsError::Io {
+        path: display(),
+        source,
+    })?;
     match text {
         None => Ok(Accounts::default()),
         // A file of no bytes is what a power cut leaves of somebody's unsafe write.
-        Some(text) if text.trim().is_empty() => {
-            Err(AccountsError::Damaged { path: display(), fault: "it is empty".to_owned() })
-        }
-        Some(text) => Accounts::parse(&text).map_err(|fault| AccountsError::Damaged { path: display(), fault }),
+        Some(text) if text.trim().is_empty() => Err(AccountsError::Damaged {
+            path: display(),
+            fault: "it is empty".to_owned(),
+        }),
+        Some(text) => Accounts::parse(&text).map_err(|fault| AccountsError::Damaged {
+            path: display(),
+            fault,
+        }),
     }
 }
 
@@ -356,23 +401,43 @@ mod tests {
 
     #[test]
     fn s38_a_damaged_file_never_reopens_registration() {
-        for damage in ["", "  \n", "{", "[]", r#"{"id": {"username": "bob"}}"#, r#"{"../x": {}}"#] {
+        for damage in [
+            "",
+            "  \n",
+            "{",
+            "[]",
+            r#"{"id": {"username": "bob"}}"#,
+            r#"{"../x": {}}"#,
+        ] {
             let (directory, database) = database();
             assert!(database.awaits_first_account());
             database.add_first(account("owner", true)).unwrap();
             std::fs::write(directory.path().join("users_db.json"), damage).unwrap();
             assert!(database.reload().is_err(), "{damage:?}");
-            assert!(database.current().find("owner").is_some(), "the last good accounts stay: {damage:?}");
-            assert!(database.add(account("stranger", true)).is_err(), "{damage:?}");
+            assert!(
+                database.current().find("owner").is_some(),
+                "the last good accounts stay: {damage:?}"
+            );
+            assert!(
+                database.add(account("stranger", true)).is_err(),
+                "{damage:?}"
+            );
             let reopened = Database::open(directory.path().join("users_db.json"));
             assert!(!reopened.awaits_first_account(), "{damage:?}");
-            assert!(reopened.add_first(account("stranger", true)).is_err(), "{damage:?}");
+            assert!(
+                reopened.add_first(account("stranger", true)).is_err(),
+                "{damage:?}"
+            );
         }
         let (directory, database) = database();
         database.add_first(account("owner", true)).unwrap();
         for emptied in ["{}", "missing"] {
             let path = directory.path().join("users_db.json");
-            if emptied == "missing" { std::fs::remove_file(&path).unwrap() } else { std::fs::write(&path, emptied).unwrap() }
+            if emptied == "missing" {
+                std::fs::remove_file(&path).unwrap()
+            } else {
+                std::fs::write(&path, emptied).unwrap()
+            }
             assert!(database.reload().is_err());
             assert!(database.add_first(account("stranger", true)).is_err());
             assert!(!database.awaits_first_account());
@@ -386,13 +451,28 @@ mod tests {
         database.add(account("second", true)).unwrap();
         let id = |name: &str| database.current().find(name).unwrap().id.clone();
         assert!(database.current().iter().all(|account| account.admin));
-        let demote = AccountChange { admin: Some(false), ..AccountChange::default() };
+        let demote = AccountChange {
+            admin: Some(false),
+            ..AccountChange::default()
+        };
         database.change(&id("first"), demote.clone()).unwrap();
         assert!(!database.current().find("first").unwrap().admin);
-        assert!(matches!(database.change(&id("second"), demote), Err(AccountsError::LastAdmin)));
-        assert!(matches!(database.delete(&id("second")), Err(AccountsError::LastAdmin)));
-        let disable = AccountChange { disabled: Some(true), ..AccountChange::default() };
-        assert!(matches!(database.change(&id("second"), disable), Err(AccountsError::LastAdmin)));
+        assert!(matches!(
+            database.change(&id("second"), demote),
+            Err(AccountsError::LastAdmin)
+        ));
+        assert!(matches!(
+            database.delete(&id("second")),
+            Err(AccountsError::LastAdmin)
+        ));
+        let disable = AccountChange {
+            disabled: Some(true),
+            ..AccountChange::default()
+        };
+        assert!(matches!(
+            database.change(&id("second"), disable),
+            Err(AccountsError::LastAdmin)
+        ));
         database.delete(&id("first")).unwrap();
     }
 
@@ -408,13 +488,23 @@ mod tests {
         .unwrap();
         assert!(database.reload().unwrap());
         assert!(database.current().find("ANN").unwrap().admin);
-        assert!(matches!(database.add(account("ann", false)), Err(AccountsError::NameTaken)));
+        assert!(matches!(
+            database.add(account("ann", false)),
+            Err(AccountsError::NameTaken)
+        ));
         database.add(account("cleo", false)).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        let names: Vec<_> = database.current().iter().map(|account| account.username.clone()).collect();
+        let names: Vec<_> = database
+            .current()
+            .iter()
+            .map(|account| account.username.clone())
+            .collect();
         assert_eq!(names, ["Ann", "ben", "cleo"]);
         assert!(text.contains(r#""note": "keep""#));
-        assert!(!format!("{:?}", database.current()).contains("$2b$"), "hashes stay out of the log");
+        assert!(
+            !format!("{:?}", database.current()).contains("$2b$"),
+            "hashes stay out of the log"
+        );
     }
 
     #[test]
@@ -425,10 +515,19 @@ mod tests {
             let tries: Vec<_> = (0..8)
                 .map(|number| {
                     let database = Database::open(path.clone());
-                    scope.spawn(move || usize::from(database.add_first(account(&format!("admin{number}"), true)).is_ok()))
+                    scope.spawn(move || {
+                        usize::from(
+                            database
+                                .add_first(account(&format!("admin{number}"), true))
+                                .is_ok(),
+                        )
+                    })
                 })
                 .collect();
-            tries.into_iter().map(|attempt| attempt.join().unwrap()).sum()
+            tries
+                .into_iter()
+                .map(|attempt| attempt.join().unwrap())
+                .sum()
         });
         assert_eq!(won, 1);
     }

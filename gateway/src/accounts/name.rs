@@ -83,7 +83,16 @@ mod tests {
         for good in ["bob", "Alice_01", "___"] {
             assert!(UserName::parse(good).is_ok(), "{good}");
         }
-        for bad in ["", "ab", "a b c", "../../x", "bob\n", "bøb", "a/b", &"x".repeat(65)] {
+        for bad in [
+            "",
+            "ab",
+            "a b c",
+            "../../x",
+            "bob\n",
+            "bøb",
+            "a/b",
+            &"x".repeat(65),
+        ] {
             assert!(UserName::parse(bad).is_err(), "{bad}");
         }
         let table = [
@@ -98,6 +107,9 @@ mod tests {
         for (password, expected) in table {
             assert_eq!(check_password(password), expected, "{password}");
         }
-        assert_eq!(check_password(&"a1!".repeat(400)), Err(PasswordFault::TooLong));
+        assert_eq!(
+            check_password(&"a1!".repeat(400)),
+            Err(PasswordFault::TooLong)
+        );
     }
 }

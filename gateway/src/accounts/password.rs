@@ -2,9 +2,9 @@
 //! the streams of others (defect S41).
 
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
+use parking_lot::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, LazyLock};
-use parking_lot::Mutex;
 use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 const QUEUE: usize = 64;
 
 /// Verified against when there is no such account, so that names cannot be timed (defect S40).
-static NOBODY: LazyLock<String> = LazyLock::new(|| hash_now("nobody has this password").unwrap_or_default());
+static NOBODY: LazyLock<String> =
+    LazyLock::new(|| hash_now("nobody has this password").unwrap_or_default());
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -54,10 +55,15 @@ impl Hasher {
         let threads = (0..(processors / 2).clamp(1, 4))
             .map(|_| {
                 let received = Arc::clone(&received);
-                std::thread::Builder::new().name("hasher".to_owned()).spawn(move || serve(&received))
+                std::thread::Builder::new()
+                    .name("hasher".to_owned())
+                    .spawn(move || serve(&received))
             })
             .collect::<std::io::Result<_>>()?;
-        Ok(Self { work: Some(work), threads })
+        Ok(Self {
+            work: Some(work),
+            threads,
+        })
     }
 
     /// Hashes a new password.
@@ -66,8 +72,13 @@ impl Hasher {
     }
 
     /// Checks a password against a stored hash; with none, takes the same time and says wrong.
-    pub async fn check(&self, password: String, hash: Option<String>) -> Result<PasswordCheck, HashError> {
-        self.run(move || check_now(&password, hash.as_deref())).await
+    pub async fn check(
+        &self,
+        password: String,
+        hash: Option<String>,
+    ) -> Result<PasswordCheck, HashError> {
+        self.run(move || check_now(&password, hash.as_deref()))
+            .await
     }
 
     /// As [`Hasher::check`], with `around` run on the hashing thread around the check itself.
@@ -77,7 +88,8 @@ impl Hasher {
         hash: Option<String>,
         around: impl FnOnce(&dyn Fn() -> PasswordCheck) -> Answer + Send + 'static,
     ) -> Result<Answer, HashError> {
-        self.run(move || around(&|| check_now(&password, hash.as_deref()))).await
+        self.run(move || around(&|| check_now(&password, hash.as_deref())))
+            .await
     }
 
     async fn run<Answer: Send + 'static>(
@@ -91,7 +103,11 @@ impl Hasher {
                 let _ = answer.send(work());
             }
         });
-        self.work.as_ref().ok_or(HashError::Busy)?.try_send(job).map_err(|_| HashError::Busy)?;
+        self.work
+            .as_ref()
+            .ok_or(HashError::Busy)?
+            .try_send(job)
+            .map_err(|_| HashError::Busy)?;
         received.await.map_err(|_| HashError::Failed)
     }
 }
@@ -120,7 +136,8 @@ fn serve(received: &Mutex<Receiver<Work>>) {
 /// the crate's default).
 pub(super) fn hash_now(password: &str) -> Result<String, HashError> {
     let hash = Argon2::default().hash_password(password.as_bytes());
-    hash.map(|hash| hash.to_string()).map_err(|_| HashError::Failed)
+    hash.map(|hash| hash.to_string())
+        .map_err(|_| HashError::Failed)
 }
 
 fn check_now(password: &str, hash: Option<&str>) -> PasswordCheck {
@@ -162,7 +179,11 @@ fn bcrypt_matches(password: &[u8], hash: &str) -> bool {
 }
 
 fn altered_by_the_original(password: &str) -> String {
-    password.trim().replace('&', "amp;").replace('|', "").replace(';', "\\")
+    password
+        .trim()
+        .replace('&', "amp;")
+        .replace('|', "")
+        .replace(';', "\\")
 }
 
 #[cfg(test)]
@@ -183,17 +204,28 @@ mod tests {
     #[test]
     fn s42_s43_hashes_of_the_original_are_taken_once() {
         let plain = bcrypt::hash("secret1!", 4).unwrap();
-        let PasswordCheck::Renewed(renewed) = check_now("secret1!", Some(&plain)) else { panic!("not taken") };
+        let PasswordCheck::Renewed(renewed) = check_now("secret1!", Some(&plain)) else {
+            panic!("not taken")
+        };
         assert_eq!(check_now("secret1!", Some(&renewed)), PasswordCheck::Right);
         assert_eq!(check_now("secret2!", Some(&plain)), PasswordCheck::Wrong);
 
         let altered = bcrypt::hash("pass1!x", 4).unwrap();
-        let PasswordCheck::Renewed(renewed) = check_now("pa|ss1!x", Some(&altered)) else { panic!("not taken") };
+        let PasswordCheck::Renewed(renewed) = check_now("pa|ss1!x", Some(&altered)) else {
+            panic!("not taken")
+        };
         assert_eq!(check_now("pa|ss1!x", Some(&renewed)), PasswordCheck::Right);
-        assert_eq!(check_now("pass1!x", Some(&renewed)), PasswordCheck::Wrong, "different passwords stay different");
+        assert_eq!(
+            check_now("pass1!x", Some(&renewed)),
+            PasswordCheck::Wrong,
+            "different passwords stay different"
+        );
 
         let long = "1!".repeat(100);
         let cut = bcrypt::hash(&long[..72], 4).unwrap();
-        assert!(matches!(check_now(&long, Some(&cut)), PasswordCheck::Renewed(_)));
+        assert!(matches!(
+            check_now(&long, Some(&cut)),
+            PasswordCheck::Renewed(_)
+        ));
     }
 }

@@ -49,7 +49,11 @@ pub(crate) struct Access {
 
 fn shown(app: &App, kind: ListKind) -> Result<ListShown, ApiError> {
     let view = app.lists.view(kind)?;
-    Ok(ListShown { text: view.text, entries: view.entries, error: view.fault })
+    Ok(ListShown {
+        text: view.text,
+        entries: view.entries,
+        error: view.fault,
+    })
 }
 
 /// Both lists, bans, lock-outs.
@@ -60,7 +64,13 @@ pub(crate) async fn show(State(app): State<Arc<App>>, _admin: Admin) -> Answer<A
     Ok(Json(Access {
         whitelist: shown(&app, ListKind::Allow)?,
         blacklist: shown(&app, ListKind::Deny)?,
-        bans: bans.into_iter().map(|ban| BanShown { address: ban.address, reason: ban.reason }).collect(),
+        bans: bans
+            .into_iter()
+            .map(|ban| BanShown {
+                address: ban.address,
+                reason: ban.reason,
+            })
+            .collect(),
         lockouts: lockouts
             .into_iter()
             .map(|view| LockoutShown {
@@ -73,7 +83,13 @@ pub(crate) async fn show(State(app): State<Arc<App>>, _admin: Admin) -> Answer<A
                 remaining_seconds: view.lockout.remaining.as_secs() + 1,
             })
             .collect(),
-        trusted_proxies: app.config.current().trusted_proxies.iter().map(ToString::to_string).collect(),
+        trusted_proxies: app
+            .config
+            .current()
+            .trusted_proxies
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
     }))
 }
 
@@ -100,7 +116,12 @@ pub(crate) async fn replace_list(
     };
     app.lists.replace(kind, &body.text)?;
     app.end_denied_connections();
-    app.audit(AuditEvent::AccessChanged, Some(&admin.0.account.username), Some(context.caller.address), Some(&list));
+    app.audit(
+        AuditEvent::AccessChanged,
+        Some(&admin.0.account.username),
+        Some(context.caller.address),
+        Some(&list),
+    );
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -129,6 +150,11 @@ pub(crate) async fn lift_lockout(
         return Err(ApiError::not_found());
     }
     let detail = format!("lock-out of {} lifted", body.key);
-    app.audit(AuditEvent::AccessChanged, Some(&admin.0.account.username), Some(context.caller.address), Some(&detail));
+    app.audit(
+        AuditEvent::AccessChanged,
+        Some(&admin.0.account.username),
+        Some(context.caller.address),
+        Some(&detail),
+    );
     Ok(StatusCode::NO_CONTENT)
 }

@@ -67,10 +67,23 @@ pub(crate) async fn step_up(
     Body(body): Body<StepUp>,
 ) -> Answer<Proof> {
     if signed_in.session.kind != SessionKind::Browser {
-        return Err(ApiError::new(StatusCode::FORBIDDEN, "session_required", "An API token cannot do this."));
+        return Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "session_required",
+            "An API token cannot do this.",
+        ));
     }
-    authenticate(&app, &context.caller, &signed_in.account.username, body.password).await?;
-    Ok(Json(Proof { proof: signed_in.session.prove(), expires_in: PROOF_LIFE.as_secs() }))
+    authenticate(
+        &app,
+        &context.caller,
+        &signed_in.account.username,
+        body.password,
+    )
+    .await?;
+    Ok(Json(Proof {
+        proof: signed_in.session.prove(),
+        expires_in: PROOF_LIFE.as_secs(),
+    }))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -89,11 +102,30 @@ pub(crate) async fn change_password(
     Body(body): Body<ChangePassword>,
 ) -> Done {
     check_password(&body.new_password)?;
-    let account = authenticate(&app, &context.caller, &signed_in.account.username, body.current_password).await?;
+    let account = authenticate(
+        &app,
+        &context.caller,
+        &signed_in.account.username,
+        body.current_password,
+    )
+    .await?;
     let hash = app.hasher.hash(body.new_password).await?;
-    app.accounts.change(&account.id, AccountChange { password_hash: Some(hash), ..AccountChange::default() })?;
-    app.sessions.end_user(&account.id, Some(&signed_in.session.id)).await?;
-    app.audit(AuditEvent::PasswordChanged, Some(&account.username), Some(context.caller.address), None);
+    app.accounts.change(
+        &account.id,
+        AccountChange {
+            password_hash: Some(hash),
+            ..AccountChange::default()
+        },
+    )?;
+    app.sessions
+        .end_user(&account.id, Some(&signed_in.session.id))
+        .await?;
+    app.audit(
+        AuditEvent::PasswordChanged,
+        Some(&account.username),
+        Some(context.caller.address),
+        None,
+    );
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -104,10 +136,19 @@ pub(crate) struct SessionList {
 
 /// Own sign-ins.
 #[utoipa::path(get, path = "/sessions", tag = "own account", responses((status = 200, body = SessionList)))]
-pub(crate) async fn sessions(State(app): State<Arc<App>>, signed_in: SignedIn) -> Json<SessionList> {
+pub(crate) async fn sessions(
+    State(app): State<Arc<App>>,
+    signed_in: SignedIn,
+) -> Json<SessionList> {
     let live = app.sessions.of_user(&signed_in.account.id);
-    let browsers = live.iter().filter(|session| session.kind == SessionKind::Browser);
-    Json(SessionList { sessions: browsers.map(|session| SessionView::of(session, &signed_in.session.id)).collect() })
+    let browsers = live
+        .iter()
+        .filter(|session| session.kind == SessionKind::Browser);
+    Json(SessionList {
+        sessions: browsers
+            .map(|session| SessionView::of(session, &signed_in.session.id))
+            .collect(),
+    })
 }
 
 /// Ends an own sign-in.
@@ -122,13 +163,27 @@ pub(crate) async fn end_session(
     end_own(&app, &context, &signed_in, &id, SessionKind::Browser).await
 }
 
-async fn end_own(app: &App, context: &RequestContext, signed_in: &SignedIn, id: &str, kind: SessionKind) -> Done {
+async fn end_own(
+    app: &App,
+    context: &RequestContext,
+    signed_in: &SignedIn,
+    id: &str,
+    kind: SessionKind,
+) -> Done {
     let own = app.sessions.of_user(&signed_in.account.id);
-    if !own.iter().any(|session| session.id == id && session.kind == kind) {
+    if !own
+        .iter()
+        .any(|session| session.id == id && session.kind == kind)
+    {
         return Err(ApiError::not_found());
     }
     app.sessions.end(id).await?;
-    app.audit(AuditEvent::Revoked, Some(&signed_in.account.username), Some(context.caller.address), None);
+    app.audit(
+        AuditEvent::Revoked,
+        Some(&signed_in.account.username),
+        Some(context.caller.address),
+        None,
+    );
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -141,8 +196,14 @@ pub(crate) struct TokenList {
 #[utoipa::path(get, path = "/tokens", tag = "own account", responses((status = 200, body = TokenList)))]
 pub(crate) async fn tokens(State(app): State<Arc<App>>, signed_in: SignedIn) -> Json<TokenList> {
     let live = app.sessions.of_user(&signed_in.account.id);
-    let tokens = live.iter().filter(|session| session.kind == SessionKind::Token);
-    Json(TokenList { tokens: tokens.map(|session| TokenView::of(session, &signed_in.session.id)).collect() })
+    let tokens = live
+        .iter()
+        .filter(|session| session.kind == SessionKind::Token);
+    Json(TokenList {
+        tokens: tokens
+            .map(|session| TokenView::of(session, &signed_in.session.id))
+            .collect(),
+    })
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -178,7 +239,13 @@ pub(crate) async fn make_token(
     if body.name.trim().is_empty() {
         return Err(ApiError::missing_field("name"));
     }
-    let account = authenticate(&app, &context.caller, &signed_in.account.username, body.password).await?;
+    let account = authenticate(
+        &app,
+        &context.caller,
+        &signed_in.account.username,
+        body.password,
+    )
+    .await?;
     if body.admin && !account.admin {
         return Err(ApiError::admin_required());
     }
@@ -191,8 +258,17 @@ pub(crate) async fn make_token(
         user_agent: auth::text_of(&headers, &USER_AGENT),
     };
     let (jwt_token, session) = app.sessions.issue(&account, new).await?;
-    app.audit(AuditEvent::TokenMade, Some(&account.username), Some(context.caller.address), Some(&session.name));
-    Ok(Json(MadeToken { id: session.id.clone(), jwt_token, expires_at: rfc3339(session.expires_at) }))
+    app.audit(
+        AuditEvent::TokenMade,
+        Some(&account.username),
+        Some(context.caller.address),
+        Some(&session.name),
+    );
+    Ok(Json(MadeToken {
+        id: session.id.clone(),
+        jwt_token,
+        expires_at: rfc3339(session.expires_at),
+    }))
 }
 
 /// Revokes an own API token.

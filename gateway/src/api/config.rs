@@ -46,7 +46,8 @@ pub(crate) async fn change(
     Body(changes): Body<Map<String, Value>>,
 ) -> Answer<ConfigShown> {
     let keys: Vec<_> = changes.keys().cloned().collect();
-    let changes = Settings::from_members(changes).map_err(|errors| ApiError::from(ConfigFileError::from(errors)))?;
+    let changes = Settings::from_members(changes)
+        .map_err(|errors| ApiError::from(ConfigFileError::from(errors)))?;
     app.config.change(&changes)?;
     app.live.store(Arc::new(Live::of(&app.config.current())));
     app.audit(

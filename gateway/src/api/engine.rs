@@ -25,27 +25,50 @@ pub(crate) async fn status(State(app): State<Arc<App>>, signed_in: SignedIn) -> 
     Json(EngineView::of(&app.engine, lines))
 }
 
-fn command(app: &App, context: &RequestContext, admin: &Admin, name: &str, act: impl FnOnce()) -> StatusCode {
+fn command(
+    app: &App,
+    context: &RequestContext,
+    admin: &Admin,
+    name: &str,
+    act: impl FnOnce(),
+) -> StatusCode {
     act();
-    app.audit(AuditEvent::EngineCommand, Some(&admin.0.account.username), Some(context.caller.address), Some(name));
+    app.audit(
+        AuditEvent::EngineCommand,
+        Some(&admin.0.account.username),
+        Some(context.caller.address),
+        Some(name),
+    );
     StatusCode::ACCEPTED
 }
 
 /// Starts ComfyUI.
 #[utoipa::path(post, path = "/engine/start", tag = "engine", responses((status = 202), (status = 403)))]
-pub(crate) async fn start(State(app): State<Arc<App>>, context: RequestContext, admin: Admin) -> StatusCode {
+pub(crate) async fn start(
+    State(app): State<Arc<App>>,
+    context: RequestContext,
+    admin: Admin,
+) -> StatusCode {
     command(&app, &context, &admin, "start", || app.engine.start())
 }
 
 /// Stops ComfyUI; asked again while it stops, it hurries.
 #[utoipa::path(post, path = "/engine/stop", tag = "engine", responses((status = 202), (status = 403)))]
-pub(crate) async fn stop(State(app): State<Arc<App>>, context: RequestContext, admin: Admin) -> StatusCode {
+pub(crate) async fn stop(
+    State(app): State<Arc<App>>,
+    context: RequestContext,
+    admin: Admin,
+) -> StatusCode {
     command(&app, &context, &admin, "stop", || app.engine.stop())
 }
 
 /// Stops ComfyUI and starts it with the settings as they are now.
 #[utoipa::path(post, path = "/engine/restart", tag = "engine", responses((status = 202), (status = 403)))]
-pub(crate) async fn restart(State(app): State<Arc<App>>, context: RequestContext, admin: Admin) -> StatusCode {
+pub(crate) async fn restart(
+    State(app): State<Arc<App>>,
+    context: RequestContext,
+    admin: Admin,
+) -> StatusCode {
     command(&app, &context, &admin, "restart", || app.engine.restart())
 }
 
@@ -69,7 +92,9 @@ pub(crate) async fn free(
     admin: Admin,
     Body(body): Body<Free>,
 ) -> Done {
-    command(&app, &context, &admin, "free", || app.engine.free(body.unload_models, body.free_memory));
+    command(&app, &context, &admin, "free", || {
+        app.engine.free(body.unload_models, body.free_memory)
+    });
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -90,13 +115,22 @@ pub(crate) struct Log {
 
 /// What ComfyUI printed.
 #[utoipa::path(get, path = "/engine/log", tag = "engine", params(LogQuery), responses((status = 200, body = Log), (status = 403)))]
-pub(crate) async fn log(State(app): State<Arc<App>>, _admin: Admin, Query(query): Query<LogQuery>) -> Answer<Log> {
+pub(crate) async fn log(
+    State(app): State<Arc<App>>,
+    _admin: Admin,
+    Query(query): Query<LogQuery>,
+) -> Answer<Log> {
     let lines = query.lines.unwrap_or(200).min(MAX_LINES);
     let ring = app.engine.log();
     let entries = match query.after {
         Some(seq) => ring.after(seq, lines),
         None => ring.tail(lines),
     };
-    let next = entries.last().map_or(query.after.unwrap_or(0), |entry| entry.seq);
-    Ok(Json(Log { lines: entries.into_iter().map(LogLineView::from).collect(), next }))
+    let next = entries
+        .last()
+        .map_or(query.after.unwrap_or(0), |entry| entry.seq);
+    Ok(Json(Log {
+        lines: entries.into_iter().map(LogLineView::from).collect(),
+        next,
+    }))
 }

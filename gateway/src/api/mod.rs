@@ -65,7 +65,10 @@ pub(crate) fn document() -> OpenApi {
     let mut components = document.components.take().unwrap_or_default();
     let cookie = ApiKey::Cookie(ApiKeyValue::new(crate::auth::COOKIE_NAME));
     components.add_security_scheme("cookie", SecurityScheme::ApiKey(cookie));
-    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .bearer_format("JWT")
+        .build();
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
     document.components = Some(components);
     document
@@ -96,17 +99,30 @@ impl<State: Send + Sync, Content: DeserializeOwned> FromRequest<State> for Body<
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &State) -> Result<Self, ApiError> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The request is too large.")
-            }
-            _ => ApiError::new(StatusCode::BAD_REQUEST, "bad_body", "The request did not arrive whole."),
-        })?;
+        let bytes =
+            Bytes::from_request(request, state)
+                .await
+                .map_err(|rejection| match rejection.status() {
+                    StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(
+                        StatusCode::PAYLOAD_TOO_LARGE,
+                        "too_large",
+                        "The request is too large.",
+                    ),
+                    _ => ApiError::new(
+                        StatusCode::BAD_REQUEST,
+                        "bad_body",
+                        "The request did not arrive whole.",
+                    ),
+                })?;
         // An empty body stands for an object with nothing in it.
         let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
         match serde_json::from_slice(bytes) {
             Ok(content) => Ok(Self(content)),
-            Err(error) => Err(ApiError::new(StatusCode::BAD_REQUEST, "bad_body", format!("Not as expected: {error}."))),
+            Err(error) => Err(ApiError::new(
+                StatusCode::BAD_REQUEST,
+                "bad_body",
+                format!("Not as expected: {error}."),
+            )),
         }
     }
 }

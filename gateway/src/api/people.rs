@@ -25,18 +25,32 @@ fn user_id(text: &str) -> Result<UserId, ApiError> {
 }
 
 fn account(app: &App, id: &str) -> Result<Arc<Account>, ApiError> {
-    app.accounts.current().get(&user_id(id)?).cloned().ok_or_else(ApiError::not_found)
+    app.accounts
+        .current()
+        .get(&user_id(id)?)
+        .cloned()
+        .ok_or_else(ApiError::not_found)
 }
 
 fn note(app: &App, context: &RequestContext, admin: &Admin, event: AuditEvent, detail: &str) {
-    app.audit(event, Some(&admin.0.account.username), Some(context.caller.address), Some(detail));
+    app.audit(
+        event,
+        Some(&admin.0.account.username),
+        Some(context.caller.address),
+        Some(detail),
+    );
 }
 
 /// All accounts.
 #[utoipa::path(get, path = "/users", tag = "people", responses((status = 200, body = UserList), (status = 403)))]
 pub(crate) async fn list(State(app): State<Arc<App>>, _admin: Admin) -> Json<UserList> {
     let accounts = app.accounts.current();
-    Json(UserList { users: accounts.iter().map(|account| UserView::of(account, &app.sessions)).collect() })
+    Json(UserList {
+        users: accounts
+            .iter()
+            .map(|account| UserView::of(account, &app.sessions))
+            .collect(),
+    })
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -62,7 +76,13 @@ pub(crate) async fn add(
     let account = Account::new(&name, hash, body.admin, clock::now());
     let view = UserView::of(&account, &app.sessions);
     app.accounts.add(account)?;
-    note(&app, &context, &admin, AuditEvent::Registered, name.as_str());
+    note(
+        &app,
+        &context,
+        &admin,
+        AuditEvent::Registered,
+        name.as_str(),
+    );
     Ok((StatusCode::CREATED, Json(view)))
 }
 
@@ -85,12 +105,20 @@ pub(crate) async fn change(
 ) -> Answer<UserView> {
     let id = user_id(&id)?;
     let username = body.username.as_deref().map(UserName::parse).transpose()?;
-    let change = AccountChange { username, admin: body.admin, disabled: body.disabled, password_hash: None };
+    let change = AccountChange {
+        username,
+        admin: body.admin,
+        disabled: body.disabled,
+        password_hash: None,
+    };
     let account = app.accounts.change(&id, change)?;
     if account.disabled {
         app.sessions.end_user(&id, None).await?;
     }
-    let detail = format!("{}: admin {}, disabled {}", account.username, account.admin, account.disabled);
+    let detail = format!(
+        "{}: admin {}, disabled {}",
+        account.username, account.admin, account.disabled
+    );
     note(&app, &context, &admin, AuditEvent::AccountChanged, &detail);
     Ok(Json(UserView::of(&account, &app.sessions)))
 }
@@ -107,7 +135,13 @@ pub(crate) async fn delete(
     let account = account(&app, &id)?;
     app.accounts.delete(&account.id)?;
     app.sessions.end_user(&account.id, None).await?;
-    note(&app, &context, &admin, AuditEvent::AccountChanged, &format!("{}: deleted", account.username));
+    note(
+        &app,
+        &context,
+        &admin,
+        AuditEvent::AccountChanged,
+        &format!("{}: deleted", account.username),
+    );
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -129,9 +163,21 @@ pub(crate) async fn reset_password(
     check_password(&body.new_password)?;
     let account = account(&app, &id)?;
     let hash = app.hasher.hash(body.new_password).await?;
-    app.accounts.change(&account.id, AccountChange { password_hash: Some(hash), ..AccountChange::default() })?;
+    app.accounts.change(
+        &account.id,
+        AccountChange {
+            password_hash: Some(hash),
+            ..AccountChange::default()
+        },
+    )?;
     app.sessions.end_user(&account.id, None).await?;
-    note(&app, &context, &admin, AuditEvent::PasswordChanged, &account.username);
+    note(
+        &app,
+        &context,
+        &admin,
+        AuditEvent::PasswordChanged,
+        &account.username,
+    );
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -144,13 +190,21 @@ pub(crate) struct UserSessions {
 /// Sign-ins and API tokens of an account.
 #[utoipa::path(get, path = "/users/{id}/sessions", tag = "people", params(("id" = String, Path)),
     responses((status = 200, body = UserSessions), (status = 403), (status = 404)))]
-pub(crate) async fn sessions(State(app): State<Arc<App>>, admin: Admin, Path(id): Path<String>) -> Answer<UserSessions> {
+pub(crate) async fn sessions(
+    State(app): State<Arc<App>>,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Answer<UserSessions> {
     let live = app.sessions.of_user(&account(&app, &id)?.id);
     let current = &admin.0.session.id;
     let of = |kind| live.iter().filter(move |session| session.kind == kind);
     Ok(Json(UserSessions {
-        sessions: of(SessionKind::Browser).map(|session| SessionView::of(session, current)).collect(),
-        tokens: of(SessionKind::Token).map(|session| TokenView::of(session, current)).collect(),
+        sessions: of(SessionKind::Browser)
+            .map(|session| SessionView::of(session, current))
+            .collect(),
+        tokens: of(SessionKind::Token)
+            .map(|session| TokenView::of(session, current))
+            .collect(),
     }))
 }
 
@@ -165,6 +219,12 @@ pub(crate) async fn sign_out_everywhere(
 ) -> Done {
     let account = account(&app, &id)?;
     app.sessions.end_user(&account.id, None).await?;
-    note(&app, &context, &admin, AuditEvent::Revoked, &account.username);
+    note(
+        &app,
+        &context,
+        &admin,
+        AuditEvent::Revoked,
+        &account.username,
+    );
     Ok(StatusCode::NO_CONTENT)
 }

@@ -57,10 +57,20 @@ pub(crate) async fn show(State(app): State<Arc<App>>, _admin: Admin) -> Json<Sta
             })
         })
         .collect();
-    let scheme = if app.started_with.tls_enabled() { "https" } else { "http" };
+    let scheme = if app.started_with.tls_enabled() {
+        "https"
+    } else {
+        "http"
+    };
     Json(StatusShown {
         engine: EngineView::of(&app.engine, Some(0)),
-        listening: app.listening.get().into_iter().flatten().map(|address| format!("{scheme}://{address}")).collect(),
+        listening: app
+            .listening
+            .get()
+            .into_iter()
+            .flatten()
+            .map(|address| format!("{scheme}://{address}"))
+            .collect(),
         connections: app.connections.len(),
         signed_in,
         warnings: app.warnings(),
@@ -96,7 +106,11 @@ pub(crate) struct Audit {
 /// Sign-ins, refusals, admin acts.
 #[utoipa::path(get, path = "/audit", tag = "status", params(AuditQuery),
     responses((status = 200, body = Audit), (status = 403)))]
-pub(crate) async fn audit(State(app): State<Arc<App>>, _admin: Admin, Query(query): Query<AuditQuery>) -> Answer<Audit> {
+pub(crate) async fn audit(
+    State(app): State<Arc<App>>,
+    _admin: Admin,
+    Query(query): Query<AuditQuery>,
+) -> Answer<Audit> {
     let limit = query.limit.unwrap_or(100).clamp(1, MAX_ROWS);
     let rows = app.store.audit_entries(query.before, limit).await?;
     let is_full = u32::try_from(rows.len()).is_ok_and(|count| count == limit);

@@ -90,7 +90,11 @@ impl UserView {
             admin: account.admin,
             disabled: account.disabled,
             created_at: account.created_at.map(rfc3339),
-            last_seen_at: live.iter().filter_map(|session| session.last_used_at()).max().map(rfc3339),
+            last_seen_at: live
+                .iter()
+                .filter_map(|session| session.last_used_at())
+                .max()
+                .map(rfc3339),
             sessions: count(SessionKind::Browser),
             tokens: count(SessionKind::Token),
         }
@@ -138,7 +142,14 @@ impl EngineView {
             retry_in: status.retry_remaining(now).map(|wait| wait.as_secs() + 1),
             version: status.version.clone(),
             demo: engine.is_demo(),
-            log: log_lines.map(|lines| engine.log().tail(lines).into_iter().map(|entry| entry.text).collect()),
+            log: log_lines.map(|lines| {
+                engine
+                    .log()
+                    .tail(lines)
+                    .into_iter()
+                    .map(|entry| entry.text)
+                    .collect()
+            }),
         }
     }
 }

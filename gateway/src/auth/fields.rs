@@ -23,7 +23,9 @@ pub(crate) struct Fields(HashMap<String, String>);
 impl Fields {
     /// A field that must be there (defect S45: a missing one is a 400 that names it).
     pub(crate) fn require(&mut self, name: &str) -> Result<String, ApiError> {
-        self.0.remove(name).ok_or_else(|| ApiError::missing_field(name))
+        self.0
+            .remove(name)
+            .ok_or_else(|| ApiError::missing_field(name))
     }
 
     /// A field that may be there and is not empty.
@@ -41,20 +43,38 @@ impl<State: Send + Sync> FromRequest<State> for Fields {
 
     async fn from_request(request: Request, state: &State) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
-        let collected = tokio::time::timeout(TIME_LIMIT, Limited::new(body, MAX_BYTES).collect()).await;
+        let collected =
+            tokio::time::timeout(TIME_LIMIT, Limited::new(body, MAX_BYTES).collect()).await;
         let Ok(collected) = collected else {
-            return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "The form took too long to arrive."));
+            return Err(ApiError::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "too_slow",
+                "The form took too long to arrive.",
+            ));
         };
         let collected = collected.map_err(|error| {
             if error.is::<http_body_util::LengthLimitError>() {
-                ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The form is too large.")
+                ApiError::new(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "too_large",
+                    "The form is too large.",
+                )
             } else {
                 bad("The form did not arrive whole.")
             }
         })?;
         let bytes = collected.to_bytes();
-        let kind = parts.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let kind = parts
+            .headers
+            .get(CONTENT_TYPE)
+            .and_then(|kind| kind.to_str().ok())
+            .unwrap_or_default();
+        let kind = kind
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase();
         let request = Request::from_parts(parts, axum::body::Body::from(bytes.clone()));
         match kind.as_str() {
             "application/x-www-form-urlencoded" => {
@@ -71,9 +91,16 @@ impl<State: Send + Sync> FromRequest<State> for Fields {
                         bad("The form cannot be read.")
                     })?;
                 let mut fields = HashMap::new();
-                while let Some(field) = multipart.next_field().await.map_err(|_| bad("The form cannot be read."))? {
+                while let Some(field) = multipart
+                    .next_field()
+                    .await
+                    .map_err(|_| bad("The form cannot be read."))?
+                {
                     let name = field.name().unwrap_or_default().to_owned();
-                    let value = field.text().await.map_err(|_| bad("The form cannot be read."))?;
+                    let value = field
+                        .text()
+                        .await
+                        .map_err(|_| bad("The form cannot be read."))?;
                     fields.insert(name, value);
                 }
                 Ok(Self(fields))
@@ -81,7 +108,8 @@ impl<State: Send + Sync> FromRequest<State> for Fields {
             // Scripts often forget the type; the original's own examples do.
             _ => {
                 let members: serde_json::Map<String, serde_json::Value> =
-                    serde_json::from_slice(&bytes).map_err(|_| bad("The body must be a JSON object or a form."))?;
+                    serde_json::from_slice(&bytes)
+                        .map_err(|_| bad("The body must be a JSON object or a form."))?;
                 let fields = members.into_iter().filter_map(|(name, value)| {
                     let text = match value {
                         serde_json::Value::String(text) => text,

@@ -32,13 +32,24 @@ pub enum KeyError {
 pub fn signing_key(variable: &str, path: &Path) -> Result<Vec<u8>, KeyError> {
     if let Some(value) = std::env::var_os(variable).filter(|value| !value.is_empty()) {
         let value = value.into_encoded_bytes();
-        return if value.len() >= MIN_BYTES { Ok(value) } else { Err(KeyError::TooShort(variable.to_owned())) };
+        return if value.len() >= MIN_BYTES {
+            Ok(value)
+        } else {
+            Err(KeyError::TooShort(variable.to_owned()))
+        };
     }
-    let failed = |source| KeyError::Io { path: path.display().to_string(), source };
+    let failed = |source| KeyError::Io {
+        path: path.display().to_string(),
+        source,
+    };
     let _lock = files::WriteLock::acquire(path).map_err(failed)?;
     if let Some(text) = files::read_optional(path).map_err(failed)? {
         let key = STANDARD.decode(text.trim()).unwrap_or_default();
-        return if key.len() >= MIN_BYTES { Ok(key) } else { Err(KeyError::TooShort(path.display().to_string())) };
+        return if key.len() >= MIN_BYTES {
+            Ok(key)
+        } else {
+            Err(KeyError::TooShort(path.display().to_string()))
+        };
     }
     let key: [u8; KEY_BYTES] = rand::random();
     files::write_atomically(path, STANDARD.encode(key).as_bytes()).map_err(failed)?;
@@ -59,9 +70,15 @@ mod tests {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            assert_eq!(
+                std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+                0o600
+            );
         }
         std::fs::write(&path, "c2hvcnQ=").unwrap();
-        assert!(matches!(signing_key(variable, &path), Err(KeyError::TooShort(_))));
+        assert!(matches!(
+            signing_key(variable, &path),
+            Err(KeyError::TooShort(_))
+        ));
     }
 }

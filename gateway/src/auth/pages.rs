@@ -24,24 +24,51 @@ use std::time::Duration;
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
 /// `GET /login`.
-pub(crate) async fn sign_in_page(State(app): State<Arc<App>>, context: RequestContext, headers: HeaderMap) -> Response {
+pub(crate) async fn sign_in_page(
+    State(app): State<Arc<App>>,
+    context: RequestContext,
+    headers: HeaderMap,
+) -> Response {
     if app.accounts.awaits_first_account() {
         return found("/register");
     }
-    pages::show(&app, Page::Login, &context, SignedIn::find(&app, &headers).as_ref())
+    pages::show(
+        &app,
+        Page::Login,
+        &context,
+        SignedIn::find(&app, &headers).as_ref(),
+    )
 }
 
 /// `GET /register`.
-pub(crate) async fn register_page(State(app): State<Arc<App>>, context: RequestContext, headers: HeaderMap) -> Response {
-    pages::show(&app, Page::Register, &context, SignedIn::find(&app, &headers).as_ref())
+pub(crate) async fn register_page(
+    State(app): State<Arc<App>>,
+    context: RequestContext,
+    headers: HeaderMap,
+) -> Response {
+    pages::show(
+        &app,
+        Page::Register,
+        &context,
+        SignedIn::find(&app, &headers).as_ref(),
+    )
 }
 
 /// `GET /generate_token`.
-pub(crate) async fn token_page(State(app): State<Arc<App>>, context: RequestContext, headers: HeaderMap) -> Response {
+pub(crate) async fn token_page(
+    State(app): State<Arc<App>>,
+    context: RequestContext,
+    headers: HeaderMap,
+) -> Response {
     if app.accounts.awaits_first_account() {
         return found("/register");
     }
-    pages::show(&app, Page::GenerateToken, &context, SignedIn::find(&app, &headers).as_ref())
+    pages::show(
+        &app,
+        Page::GenerateToken,
+        &context,
+        SignedIn::find(&app, &headers).as_ref(),
+    )
 }
 
 fn found(target: &str) -> Response {
@@ -68,23 +95,45 @@ pub(crate) async fn register(
         app.setup_code.spend();
     } else {
         let username = fields.require("username")?;
-        let admin = authenticate(&app, &context.caller, &username, fields.require("password")?).await.map_err(|error| {
+        let admin = authenticate(
+            &app,
+            &context.caller,
+            &username,
+            fields.require("password")?,
+        )
+        .await
+        .map_err(|error| {
             let error = ApiError::from(error);
             if error.status() == StatusCode::UNAUTHORIZED {
-                ApiError::new(StatusCode::FORBIDDEN, "wrong_credentials", "The admin's user name or password is wrong.")
+                ApiError::new(
+                    StatusCode::FORBIDDEN,
+                    "wrong_credentials",
+                    "The admin's user name or password is wrong.",
+                )
             } else {
                 error
             }
         })?;
         if !admin.admin {
-            app.audit(AuditEvent::Refused, Some(&admin.username), Some(context.caller.address), Some("/register"));
+            app.audit(
+                AuditEvent::Refused,
+                Some(&admin.username),
+                Some(context.caller.address),
+                Some("/register"),
+            );
             return Err(ApiError::admin_required());
         }
         let hash = app.hasher.hash(password).await?;
-        app.accounts.add(Account::new(&name, hash, false, clock::now()))?;
+        app.accounts
+            .add(Account::new(&name, hash, false, clock::now()))?;
     }
     tracing::info!(user = %name, "an account was created");
-    app.audit(AuditEvent::Registered, Some(name.as_str()), Some(context.caller.address), None);
+    app.audit(
+        AuditEvent::Registered,
+        Some(name.as_str()),
+        Some(context.caller.address),
+        None,
+    );
     Ok(Json(json!({ "message": message })).into_response())
 }
 
@@ -108,9 +157,19 @@ fn may_be_first(app: &App, context: &RequestContext, code: Option<&str>) -> Resu
     if app.setup_code.matches(code) {
         return Ok(());
     }
-    app.attempts.failed(context.caller.address, "set-up code", now);
-    app.audit(AuditEvent::SignInFailed, None, Some(context.caller.address), Some("set-up code"));
-    Err(ApiError::new(StatusCode::FORBIDDEN, "wrong_setup_code", "The set-up code is wrong."))
+    app.attempts
+        .failed(context.caller.address, "set-up code", now);
+    app.audit(
+        AuditEvent::SignInFailed,
+        None,
+        Some(context.caller.address),
+        Some("set-up code"),
+    );
+    Err(ApiError::new(
+        StatusCode::FORBIDDEN,
+        "wrong_setup_code",
+        "The set-up code is wrong.",
+    ))
 }
 
 /// `POST /login`.
@@ -133,11 +192,18 @@ pub(crate) async fn login(
         user_agent: text_of(&headers, &USER_AGENT),
     };
     let (token, _) = app.sessions.issue(&account, new).await?;
-    app.audit(AuditEvent::SignedIn, Some(&account.username), Some(context.caller.address), None);
+    app.audit(
+        AuditEvent::SignedIn,
+        Some(&account.username),
+        Some(context.caller.address),
+        None,
+    );
     let body = Json(json!({ "message": "Login successful", "jwt_token": token }));
     let cookie = cookie(&token, Some(life), context.is_https);
     // A plain HTML form has no script that goes on to ComfyUI.
-    if super::signed_in::accepts_html(&headers) && !text_of(&headers, &http::header::CONTENT_TYPE).contains("json") {
+    if super::signed_in::accepts_html(&headers)
+        && !text_of(&headers, &http::header::CONTENT_TYPE).contains("json")
+    {
         return Ok(([(SET_COOKIE, cookie)], found("/")).into_response());
     }
     Ok(([(SET_COOKIE, cookie)], body).into_response())
@@ -153,7 +219,9 @@ pub(crate) async fn generate_token(
     let username = fields.require("username")?;
     let password = fields.require("password")?;
     let life = token_life(&app.config.current(), &fields.require("expire_hours")?)?;
-    let name = fields.optional("name").unwrap_or_else(|| "Token".to_owned());
+    let name = fields
+        .optional("name")
+        .unwrap_or_else(|| "Token".to_owned());
     let account = authenticate(&app, &context.caller, &username, password).await?;
     let new = NewSession {
         kind: SessionKind::Token,
@@ -164,7 +232,12 @@ pub(crate) async fn generate_token(
         user_agent: text_of(&headers, &USER_AGENT),
     };
     let (token, _) = app.sessions.issue(&account, new).await?;
-    app.audit(AuditEvent::TokenMade, Some(&account.username), Some(context.caller.address), Some(&name));
+    app.audit(
+        AuditEvent::TokenMade,
+        Some(&account.username),
+        Some(context.caller.address),
+        Some(&name),
+    );
     Ok(Json(json!({ "message": "Token generated", "jwt_token": token })).into_response())
 }
 
@@ -203,18 +276,32 @@ pub(crate) async fn logout(
 ) -> Result<Response, ApiError> {
     if let Some(signed_in) = SignedIn::find(&app, &headers) {
         app.sessions.end(&signed_in.session.id).await?;
-        app.audit(AuditEvent::LoggedOut, Some(&signed_in.account.username), Some(context.caller.address), None);
+        app.audit(
+            AuditEvent::LoggedOut,
+            Some(&signed_in.account.username),
+            Some(context.caller.address),
+            None,
+        );
         if app.config.current().free_memory_on_logout {
             let wish = query.ok().map(|Query(query)| query);
-            let free_memory = wish.as_ref().and_then(|wish| wish.free_memory).unwrap_or(true);
-            let unload_models = wish.as_ref().and_then(|wish| wish.unload_models).unwrap_or(true);
+            let free_memory = wish
+                .as_ref()
+                .and_then(|wish| wish.free_memory)
+                .unwrap_or(true);
+            let unload_models = wish
+                .as_ref()
+                .and_then(|wish| wish.unload_models)
+                .unwrap_or(true);
             app.engine.free(unload_models, free_memory);
         }
     }
     let mut response = found("/login");
     let headers = response.headers_mut();
     headers.insert(SET_COOKIE, cookie("", None, context.is_https));
-    headers.insert(CLEAR_SITE_DATA, HeaderValue::from_static("\"cache\", \"cookies\", \"storage\""));
+    headers.insert(
+        CLEAR_SITE_DATA,
+        HeaderValue::from_static("\"cache\", \"cookies\", \"storage\""),
+    );
     Ok(response)
 }
 
@@ -222,10 +309,15 @@ pub(crate) async fn logout(
 fn cookie(token: &str, life: Option<Duration>, is_https: bool) -> HeaderValue {
     let seconds = life.map_or(0, |life| life.as_secs());
     let secure = if is_https { "; Secure" } else { "" };
-    let text = format!("{COOKIE_NAME}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}");
+    let text = format!(
+        "{COOKIE_NAME}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}"
+    );
     HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 pub(crate) fn text_of<'headers>(headers: &'headers HeaderMap, name: &HeaderName) -> &'headers str {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
 }

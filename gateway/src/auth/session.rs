@@ -70,7 +70,11 @@ pub struct Session {
 
 impl fmt::Debug for Session {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Session").field("user", &self.user).field("kind", &self.kind).finish_non_exhaustive()
+        formatter
+            .debug_struct("Session")
+            .field("user", &self.user)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
     }
 }
 
@@ -101,7 +105,9 @@ impl Session {
     /// Whether this is the proof, and still young enough.
     pub fn is_proven_by(&self, proof: &str) -> bool {
         let proof = digest(proof);
-        self.proof.lock().is_some_and(|(expected, until)| Instant::now() < until && bool::from(expected.ct_eq(&proof)))
+        self.proof.lock().is_some_and(|(expected, until)| {
+            Instant::now() < until && bool::from(expected.ct_eq(&proof))
+        })
     }
 
     fn is_live(&self, now: i64) -> bool {
@@ -199,7 +205,10 @@ struct Tables {
 impl Tables {
     fn insert(&mut self, session: &Arc<Session>) {
         self.by_id.insert(session.id.clone(), Arc::clone(session));
-        self.by_user.entry(session.user.clone()).or_default().push(Arc::clone(session));
+        self.by_user
+            .entry(session.user.clone())
+            .or_default()
+            .push(Arc::clone(session));
     }
 
     fn remove(&mut self, id: &str) -> Option<Arc<Session>> {
@@ -228,7 +237,10 @@ pub struct Sessions {
 
 impl fmt::Debug for Sessions {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Sessions").field("live", &self.tables.read().by_id.len()).finish_non_exhaustive()
+        formatter
+            .debug_struct("Sessions")
+            .field("live", &self.tables.read().by_id.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -258,14 +270,24 @@ impl Sessions {
     }
 
     /// Makes a session; durable when this returns.
-    pub async fn issue(&self, account: &Account, new: NewSession<'_>) -> Result<(String, Arc<Session>), SessionsError> {
+    pub async fn issue(
+        &self,
+        account: &Account,
+        new: NewSession<'_>,
+    ) -> Result<(String, Arc<Session>), SessionsError> {
         let now = clock::now();
-        let expires_at = now.saturating_add(i64::try_from(new.life.as_secs()).unwrap_or(i64::MAX / 2));
+        let expires_at =
+            now.saturating_add(i64::try_from(new.life.as_secs()).unwrap_or(i64::MAX / 2));
         let session = Arc::new(Session {
             id: uuid::Uuid::new_v4().to_string(),
             user: account.id.clone(),
             kind: new.kind,
-            name: new.name.chars().filter(|character| !character.is_control()).take(64).collect(),
+            name: new
+                .name
+                .chars()
+                .filter(|character| !character.is_control())
+                .take(64)
+                .collect(),
             admin: new.admin,
             created_at: now,
             expires_at,
@@ -313,7 +335,11 @@ impl Sessions {
                 let mut by_use = same;
                 by_use.sort_by_key(|session| session.last_used_at().unwrap_or(session.created_at));
                 let surplus = by_use.len() + 1 - MAX_BROWSERS;
-                Ok(by_use.iter().take(surplus).map(|session| session.id.clone()).collect())
+                Ok(by_use
+                    .iter()
+                    .take(surplus)
+                    .map(|session| session.id.clone())
+                    .collect())
             }
             SessionKind::Token | SessionKind::Browser => Ok(Vec::new()),
         }
@@ -337,9 +363,15 @@ impl Sessions {
 
     /// Verifies a token that was not seen since the start.
     fn verify_signature(&self, token: &str, digest: [u8; 32]) -> Option<Arc<Session>> {
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation).ok()?.claims;
+        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation)
+            .ok()?
+            .claims;
         let mut tables = self.tables.write();
-        let session = tables.by_id.get(&claims.jti).filter(|session| session.user.as_str() == claims.sub).cloned()?;
+        let session = tables
+            .by_id
+            .get(&claims.jti)
+            .filter(|session| session.user.as_str() == claims.sub)
+            .cloned()?;
         if let Some(old) = tables.digest_of.insert(session.id.clone(), digest) {
             tables.by_digest.remove(&old);
         }
@@ -351,8 +383,14 @@ impl Sessions {
     pub fn of_user(&self, user: &UserId) -> Vec<Arc<Session>> {
         let now = clock::now();
         let tables = self.tables.read();
-        let mut sessions: Vec<_> =
-            tables.by_user.get(user).into_iter().flatten().filter(|session| session.is_live(now)).cloned().collect();
+        let mut sessions: Vec<_> = tables
+            .by_user
+            .get(user)
+            .into_iter()
+            .flatten()
+            .filter(|session| session.is_live(now))
+            .cloned()
+            .collect();
         sessions.sort_by_key(|session| std::cmp::Reverse(session.created_at));
         sessions
     }
@@ -360,13 +398,21 @@ impl Sessions {
     /// All live sessions, in no order.
     pub fn live(&self) -> Vec<Arc<Session>> {
         let now = clock::now();
-        self.tables.read().by_id.values().filter(|session| session.is_live(now)).cloned().collect()
+        self.tables
+            .read()
+            .by_id
+            .values()
+            .filter(|session| session.is_live(now))
+            .cloned()
+            .collect()
     }
 
     /// Whether this account has signed in from this address and still is.
     pub fn is_known_device(&self, user: &UserId, address: ClientIp) -> bool {
         let address = address.to_string();
-        self.of_user(user).iter().any(|session| session.kind == SessionKind::Browser && session.address == address)
+        self.of_user(user)
+            .iter()
+            .any(|session| session.kind == SessionKind::Browser && session.address == address)
     }
 
     /// Ends one session.
@@ -379,16 +425,27 @@ impl Sessions {
         let ids = {
             let tables = self.tables.read();
             let sessions = tables.by_user.get(user).into_iter().flatten();
-            sessions.filter(|session| Some(session.id.as_str()) != except).map(|session| session.id.clone()).collect()
+            sessions
+                .filter(|session| Some(session.id.as_str()) != except)
+                .map(|session| session.id.clone())
+                .collect()
         };
         self.end_all(ids).await
     }
 
     /// Ends at once what is signed in as accounts that are gone or disabled.
-    pub async fn end_where(&self, mut is_over: impl FnMut(&Session) -> bool) -> Result<(), StoreError> {
+    pub async fn end_where(
+        &self,
+        mut is_over: impl FnMut(&Session) -> bool,
+    ) -> Result<(), StoreError> {
         let ids = {
             let tables = self.tables.read();
-            tables.by_id.values().filter(|session| is_over(session)).map(|session| session.id.clone()).collect()
+            tables
+                .by_id
+                .values()
+                .filter(|session| is_over(session))
+                .map(|session| session.id.clone())
+                .collect()
         };
         self.end_all(ids).await
     }
@@ -425,7 +482,11 @@ impl Sessions {
             }
         }
         self.end_all(over).await?;
-        if used.is_empty() { Ok(()) } else { self.store.touch_sessions(used).await }
+        if used.is_empty() {
+            Ok(())
+        } else {
+            self.store.touch_sessions(used).await
+        }
     }
 }
 
@@ -456,8 +517,14 @@ mod tests {
     #[tokio::test]
     async fn s33_an_ended_session_is_dead_at_once_and_after_a_restart() {
         let (directory, sessions, account) = sessions();
-        let (token, session) = sessions.issue(&account, new(SessionKind::Browser, 60)).await.unwrap();
-        let (kept, _) = sessions.issue(&account, new(SessionKind::Token, 60)).await.unwrap();
+        let (token, session) = sessions
+            .issue(&account, new(SessionKind::Browser, 60))
+            .await
+            .unwrap();
+        let (kept, _) = sessions
+            .issue(&account, new(SessionKind::Token, 60))
+            .await
+            .unwrap();
         assert!(sessions.verify(&token).is_some());
         sessions.end(&session.id).await.unwrap();
         assert!(session.ended().is_cancelled());
@@ -465,11 +532,18 @@ mod tests {
         drop(sessions);
         let path = directory.path().join("db");
         let again = tokio::task::spawn_blocking(move || {
-            Sessions::load(Arc::new(Store::open(&path).unwrap()), b"a key of more than sixteen bytes").unwrap()
+            Sessions::load(
+                Arc::new(Store::open(&path).unwrap()),
+                b"a key of more than sixteen bytes",
+            )
+            .unwrap()
         });
         let again = again.await.unwrap();
         assert!(again.verify(&token).is_none());
-        assert!(again.verify(&kept).is_some(), "s35: tokens survive a restart");
+        assert!(
+            again.verify(&kept).is_some(),
+            "s35: tokens survive a restart"
+        );
         again.end_user(&account.id, None).await.unwrap();
         assert!(again.verify(&kept).is_none());
     }
@@ -477,7 +551,10 @@ mod tests {
     #[tokio::test]
     async fn u2_only_our_signature_and_algorithm_count() {
         let (_directory, sessions, account) = sessions();
-        let (token, session) = sessions.issue(&account, new(SessionKind::Browser, 60)).await.unwrap();
+        let (token, session) = sessions
+            .issue(&account, new(SessionKind::Browser, 60))
+            .await
+            .unwrap();
         let claims = Claims {
             sub: account.id.to_string(),
             username: "alice".to_owned(),
@@ -485,8 +562,12 @@ mod tests {
             iat: 0,
             exp: i64::MAX / 2,
         };
-        let forged =
-            jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(b"other")).unwrap();
+        let forged = jsonwebtoken::encode(
+            &Header::new(Algorithm::HS256),
+            &claims,
+            &EncodingKey::from_secret(b"other"),
+        )
+        .unwrap();
         let other_algorithm = jsonwebtoken::encode(
             &Header::new(Algorithm::HS512),
             &claims,
@@ -496,7 +577,13 @@ mod tests {
         let mut parts = token.split('.');
         let payload = parts.nth(1).unwrap();
         let unsigned = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{payload}.");
-        for bad in [forged, other_algorithm, unsigned, token[..token.len() - 1].to_owned(), String::new()] {
+        for bad in [
+            forged,
+            other_algorithm,
+            unsigned,
+            token[..token.len() - 1].to_owned(),
+            String::new(),
+        ] {
             assert!(sessions.verify(&bad).is_none(), "{bad}");
         }
         assert!(sessions.verify(&token).is_some());
@@ -505,29 +592,50 @@ mod tests {
     #[tokio::test]
     async fn what_has_run_out_does_not_count() {
         let (_directory, sessions, account) = sessions();
-        let (token, _) = sessions.issue(&account, new(SessionKind::Browser, 0)).await.unwrap();
+        let (token, _) = sessions
+            .issue(&account, new(SessionKind::Browser, 0))
+            .await
+            .unwrap();
         assert!(sessions.verify(&token).is_none());
         sessions.maintain().await.unwrap();
-        assert!(sessions.tables.read().by_id.is_empty() && sessions.tables.read().by_digest.is_empty());
+        assert!(
+            sessions.tables.read().by_id.is_empty() && sessions.tables.read().by_digest.is_empty()
+        );
     }
 
     #[tokio::test]
     async fn the_number_of_sessions_of_one_account_is_bounded() {
         let (_directory, sessions, account) = sessions();
         for _ in 0..MAX_TOKENS {
-            sessions.issue(&account, new(SessionKind::Token, 60)).await.unwrap();
+            sessions
+                .issue(&account, new(SessionKind::Token, 60))
+                .await
+                .unwrap();
         }
         let surplus = sessions.issue(&account, new(SessionKind::Token, 60)).await;
         assert!(matches!(surplus, Err(SessionsError::TooManyTokens)));
-        assert!(sessions.issue(&account, new(SessionKind::Browser, 60)).await.is_ok());
+        assert!(
+            sessions
+                .issue(&account, new(SessionKind::Browser, 60))
+                .await
+                .is_ok()
+        );
     }
 
     #[tokio::test]
     async fn a_proof_belongs_to_its_session() {
         let (_directory, sessions, account) = sessions();
-        let (_, first) = sessions.issue(&account, new(SessionKind::Browser, 60)).await.unwrap();
-        let (_, second) = sessions.issue(&account, new(SessionKind::Browser, 60)).await.unwrap();
+        let (_, first) = sessions
+            .issue(&account, new(SessionKind::Browser, 60))
+            .await
+            .unwrap();
+        let (_, second) = sessions
+            .issue(&account, new(SessionKind::Browser, 60))
+            .await
+            .unwrap();
         let proof = first.prove();
-        assert!(first.is_proven_by(&proof) && !second.is_proven_by(&proof) && !first.is_proven_by(""));
+        assert!(
+            first.is_proven_by(&proof) && !second.is_proven_by(&proof) && !first.is_proven_by("")
+        );
     }
 }

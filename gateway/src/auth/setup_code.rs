@@ -17,7 +17,10 @@ impl SetupCode {
     /// A new code.
     pub fn generate() -> Self {
         let random: [u8; LENGTH] = rand::random();
-        let code = random.iter().map(|byte| char::from(ALPHABET[usize::from(byte & 31)])).collect();
+        let code = random
+            .iter()
+            .map(|byte| char::from(ALPHABET[usize::from(byte & 31)]))
+            .collect();
         Self(Mutex::new(Some(code)))
     }
 
@@ -36,7 +39,10 @@ impl SetupCode {
             .take(LENGTH + 1)
             .map(|character| character.to_ascii_uppercase())
             .collect();
-        self.0.lock().as_ref().is_some_and(|code| bool::from(code.as_bytes().ct_eq(given.as_bytes())))
+        self.0
+            .lock()
+            .as_ref()
+            .is_some_and(|code| bool::from(code.as_bytes().ct_eq(given.as_bytes())))
     }
 
     /// Ends the code: the first account is there.
@@ -55,7 +61,9 @@ mod tests {
         let text = code.text().unwrap();
         assert_eq!(text.len(), 9);
         assert!(code.matches(&text) && code.matches(&text.to_lowercase().replace('-', " ")));
-        assert!(!code.matches("") && !code.matches(&text[..8]) && !code.matches(&format!("{text}A")));
+        assert!(
+            !code.matches("") && !code.matches(&text[..8]) && !code.matches(&format!("{text}A"))
+        );
         code.spend();
         assert!(!code.matches(&text) && !code.matches(""));
     }

@@ -31,9 +31,15 @@ pub enum SignInError {
 impl From<SignInError> for ApiError {
     fn from(error: SignInError) -> Self {
         match error {
-            SignInError::Wrong { failed_attempts, lockout } => Self::wrong_credentials()
+            SignInError::Wrong {
+                failed_attempts,
+                lockout,
+            } => Self::wrong_credentials()
                 .with("failed_attempts", failed_attempts)
-                .with("remaining_seconds", lockout.map_or(0, |lockout| lockout.remaining.as_secs())),
+                .with(
+                    "remaining_seconds",
+                    lockout.map_or(0, |lockout| lockout.remaining.as_secs()),
+                ),
             SignInError::LockedOut(lockout) => Self::locked_out(lockout),
             SignInError::Hash(error) => error.into(),
         }
@@ -56,18 +62,29 @@ pub async fn authenticate(
     username: &str,
     password: String,
 ) -> Result<Arc<Account>, SignInError> {
-    let Some(_place) = app.waiting_sign_ins.enter(caller.address.origin(), MAX_WAITING_PER_ADDRESS) else {
+    let Some(_place) = app
+        .waiting_sign_ins
+        .enter(caller.address.origin(), MAX_WAITING_PER_ADDRESS)
+    else {
         return Err(SignInError::Hash(HashError::Busy));
     };
-    let account = app.accounts.current().find(username).filter(|account| !account.disabled).cloned();
+    let account = app
+        .accounts
+        .current()
+        .find(username)
+        .filter(|account| !account.disabled)
+        .cloned();
     let is_spared = app.lists.judge(caller) == Verdict::Allowed;
-    let is_known =
-        account.as_ref().is_some_and(|account| app.sessions.is_known_device(&account.id, caller.address));
+    let is_known = account
+        .as_ref()
+        .is_some_and(|account| app.sessions.is_known_device(&account.id, caller.address));
     let address = caller.address;
     let outcome = {
         let app = Arc::clone(app);
         let name = username.to_owned();
-        let hash = account.as_ref().map(|account| account.password_hash().to_owned());
+        let hash = account
+            .as_ref()
+            .map(|account| account.password_hash().to_owned());
         let hasher = Arc::clone(&app.hasher);
         hasher
             .check_with(password, hash, move |check| {
@@ -97,7 +114,10 @@ pub async fn authenticate(
         }
         (Outcome::Checked(PasswordCheck::Renewed(hash)), Some(account)) => {
             app.attempts.succeeded(address, username);
-            let change = AccountChange { password_hash: Some(hash), ..AccountChange::default() };
+            let change = AccountChange {
+                password_hash: Some(hash),
+                ..AccountChange::default()
+            };
             if let Err(error) = app.accounts.change(&account.id, change) {
                 tracing::warn!(error = %crate::http::chain(&error), "an old password hash could not be renewed");
             }
@@ -111,17 +131,37 @@ pub async fn authenticate(
 fn refuse(app: &Arc<App>, caller: &Caller, username: &str, is_spared: bool) -> SignInError {
     let address = caller.address;
     let failed_attempts = app.attempts.failures(address);
-    let lockout = app.attempts.lockout(address, username, Instant::now()).filter(|_| !is_spared);
+    let lockout = app
+        .attempts
+        .lockout(address, username, Instant::now())
+        .filter(|_| !is_spared);
     // A password typed into the name field must not end up in a log: only names of accounts do.
-    let known_name = app.accounts.current().find(username).map(|account| account.username.clone());
-    app.audit(AuditEvent::SignInFailed, known_name.as_deref(), Some(address), None);
+    let known_name = app
+        .accounts
+        .current()
+        .find(username)
+        .map(|account| account.username.clone());
+    app.audit(
+        AuditEvent::SignInFailed,
+        known_name.as_deref(),
+        Some(address),
+        None,
+    );
     if lockout.is_some() {
-        app.audit(AuditEvent::LockedOut, known_name.as_deref(), Some(address), None);
+        app.audit(
+            AuditEvent::LockedOut,
+            known_name.as_deref(),
+            Some(address),
+            None,
+        );
     }
     let limit = app.config.current().blacklist_after_attempts;
     let can_be_banned = !is_spared && !address.address().is_loopback();
     if limit > 0 && failed_attempts >= limit && can_be_banned {
-        match app.lists.ban(address, &format!("{failed_attempts} failed sign-ins")) {
+        match app
+            .lists
+            .ban(address, &format!("{failed_attempts} failed sign-ins"))
+        {
             Ok(()) => {
                 tracing::warn!(failed_attempts, "an address was put on the deny list");
                 app.audit(AuditEvent::Banned, None, Some(address), None);
@@ -132,5 +172,8 @@ fn refuse(app: &Arc<App>, caller: &Caller, username: &str, is_spared: bool) -> S
             }
         }
     }
-    SignInError::Wrong { failed_attempts, lockout }
+    SignInError::Wrong {
+        failed_attempts,
+        lockout,
+    }
 }

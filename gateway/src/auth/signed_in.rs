@@ -35,9 +35,16 @@ impl SignedIn {
     pub(crate) fn find(app: &App, headers: &HeaderMap) -> Option<Self> {
         let session = match bearer(headers) {
             Some(token) => app.sessions.verify(token?)?,
-            None => cookies(headers).take(MAX_COOKIES).find_map(|token| app.sessions.verify(token))?,
+            None => cookies(headers)
+                .take(MAX_COOKIES)
+                .find_map(|token| app.sessions.verify(token))?,
         };
-        let account = app.accounts.peek().get(&session.user).filter(|account| !account.disabled).cloned()?;
+        let account = app
+            .accounts
+            .peek()
+            .get(&session.user)
+            .filter(|account| !account.disabled)
+            .cloned()?;
         Some(Self { session, account })
     }
 
@@ -72,7 +79,11 @@ impl<State: Send + Sync> FromRequestParts<State> for SignedIn {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &State) -> Result<Self, ApiError> {
-        parts.extensions.get::<Self>().cloned().ok_or_else(ApiError::sign_in_required)
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(ApiError::sign_in_required)
     }
 }
 
@@ -88,8 +99,16 @@ impl FromRequestParts<Arc<App>> for Admin {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
         let signed_in = SignedIn::from_request_parts(parts, app).await?;
         if !signed_in.has_admin_rights() {
-            let address = parts.extensions.get::<RequestContext>().map(|context| context.caller.address);
-            app.audit(AuditEvent::Refused, Some(&signed_in.account.username), address, Some(parts.uri.path()));
+            let address = parts
+                .extensions
+                .get::<RequestContext>()
+                .map(|context| context.caller.address);
+            app.audit(
+                AuditEvent::Refused,
+                Some(&signed_in.account.username),
+                address,
+                Some(parts.uri.path()),
+            );
             return Err(ApiError::admin_required());
         }
         let is_proven = match signed_in.session.kind {
@@ -113,13 +132,21 @@ impl FromRequestParts<Arc<App>> for Admin {
 }
 
 /// The layer of the protected router: nothing behind it is reached without a session.
-pub async fn require_session(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+pub async fn require_session(
+    State(app): State<Arc<App>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     if let Some(signed_in) = SignedIn::find(&app, request.headers()) {
         request.extensions_mut().insert(signed_in);
         return next.run(request).await;
     }
     if accepts_html(request.headers()) {
-        let target = if app.accounts.awaits_first_account() { "/register" } else { "/login" };
+        let target = if app.accounts.awaits_first_account() {
+            "/register"
+        } else {
+            "/login"
+        };
         let mut response = Redirect::to(&pages::with_next(target, request.uri())).into_response();
         *response.status_mut() = StatusCode::FOUND;
         response
@@ -130,5 +157,9 @@ pub async fn require_session(State(app): State<Arc<App>>, mut request: Request, 
 
 /// Whether the client is a browser that shows a page.
 pub(crate) fn accepts_html(headers: &HeaderMap) -> bool {
-    headers.get_all(ACCEPT).iter().any(|value| value.to_str().is_ok_and(|value| value.contains("text/html")))
+    headers.get_all(ACCEPT).iter().any(|value| {
+        value
+            .to_str()
+            .is_ok_and(|value| value.contains("text/html"))
+    })
 }

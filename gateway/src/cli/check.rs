@@ -23,11 +23,18 @@ pub(super) fn check(place: &Place) -> anyhow::Result<ExitCode> {
             let accounts = Database::open(data.resolve(&config.users_db));
             faults.extend(accounts.fault());
             if accounts.current().is_empty() && accounts.fault().is_none() {
-                warnings.push("There is no account yet; the first one is made at this machine.".to_owned());
+                warnings.push(
+                    "There is no account yet; the first one is made at this machine.".to_owned(),
+                );
             } else if accounts.fault().is_none() && accounts.current().owner().is_none() {
-                faults.push("No enabled account is an admin. Run: sentineld user promote NAME".to_owned());
+                faults.push(
+                    "No enabled account is an admin. Run: sentineld user promote NAME".to_owned(),
+                );
             }
-            let lists = AccessLists::open(data.resolve(&config.whitelist), data.resolve(&config.blacklist));
+            let lists = AccessLists::open(
+                data.resolve(&config.whitelist),
+                data.resolve(&config.blacklist),
+            );
             faults.extend(lists.faults());
         }
         Err(error) => faults.push(crate::http::chain(&error)),
@@ -39,7 +46,10 @@ pub(super) fn check(place: &Place) -> anyhow::Result<ExitCode> {
         say(&format!("warning: {warning}"));
     }
     if faults.is_empty() {
-        say(&format!("{}: settings, accounts and lists can be used.", data.root().display()));
+        say(&format!(
+            "{}: settings, accounts and lists can be used.",
+            data.root().display()
+        ));
         Ok(ExitCode::SUCCESS)
     } else {
         Ok(ExitCode::FAILURE)

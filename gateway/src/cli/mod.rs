@@ -6,12 +6,12 @@ mod console;
 mod run;
 mod user;
 
-use arguments::{Arguments, Command, Place};
-use clap::Parser;
-use console::complain;
 use crate::config::{ConfigFile, Settings};
 use crate::files::DataDirectory;
 use crate::gateway::GatewayError;
+use arguments::{Arguments, Command, Place};
+use clap::Parser;
+use console::complain;
 use std::process::ExitCode;
 
 /// Runs the command line of this process.
@@ -33,8 +33,15 @@ pub fn main() -> ExitCode {
 }
 
 fn open_data(place: &Place) -> Result<DataDirectory, GatewayError> {
-    let root = place.data_dir.clone().or_else(DataDirectory::default_root).ok_or(GatewayError::NoDataDirectory)?;
-    DataDirectory::open(&root).map_err(|source| GatewayError::Io { path: root.display().to_string(), source })
+    let root = place
+        .data_dir
+        .clone()
+        .or_else(DataDirectory::default_root)
+        .ok_or(GatewayError::NoDataDirectory)?;
+    DataDirectory::open(&root).map_err(|source| GatewayError::Io {
+        path: root.display().to_string(),
+        source,
+    })
 }
 
 fn open_config(place: &Place, data: &DataDirectory) -> Result<ConfigFile, GatewayError> {
@@ -46,7 +53,9 @@ fn open_config(place: &Place, data: &DataDirectory) -> Result<ConfigFile, Gatewa
         }
     }
     if !faults.is_empty() {
-        return Err(GatewayError::Config(crate::config::ConfigErrors(faults).into()));
+        return Err(GatewayError::Config(
+            crate::config::ConfigErrors(faults).into(),
+        ));
     }
     Ok(ConfigFile::open(data.config(), overrides)?)
 }

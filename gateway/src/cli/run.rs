@@ -22,7 +22,9 @@ pub(super) fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     let config = open_config(&place, &data)?;
     let _log = log::start(&config.current(), &data.logs())?;
     // The workers have runtimes of their own; this one only watches, so one thread is enough.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let gateway = Gateway::start(data, config, options.listen)?;
         let status = gateway.status();

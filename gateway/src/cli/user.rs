@@ -22,7 +22,11 @@ fn open(place: &Place) -> anyhow::Result<Database> {
 }
 
 fn find(database: &Database, name: &str) -> anyhow::Result<Arc<Account>> {
-    database.current().find(name).cloned().with_context(|| format!("there is no account \"{name}\""))
+    database
+        .current()
+        .find(name)
+        .cloned()
+        .with_context(|| format!("there is no account \"{name}\""))
 }
 
 fn hash(password: String) -> anyhow::Result<String> {
@@ -42,8 +46,15 @@ pub(super) fn act(place: &Place, action: UserAction) -> anyhow::Result<ExitCode>
         UserAction::List => {
             for account in database.current().iter() {
                 let role = if account.admin { "admin" } else { "user" };
-                let state = if account.disabled { "disabled" } else { "enabled" };
-                say(&format!("{}\t{role}\t{state}\t{}", account.username, account.id));
+                let state = if account.disabled {
+                    "disabled"
+                } else {
+                    "enabled"
+                };
+                say(&format!(
+                    "{}\t{role}\t{state}\t{}",
+                    account.username, account.id
+                ));
             }
         }
         UserAction::Add { name, admin } => {
@@ -58,23 +69,58 @@ pub(super) fn act(place: &Place, action: UserAction) -> anyhow::Result<ExitCode>
             let password = read_password()?;
             check_password(&password)?;
             let password_hash = Some(hash(password)?);
-            change(&name, AccountChange { password_hash, ..AccountChange::default() }, "has a new password")?;
+            change(
+                &name,
+                AccountChange {
+                    password_hash,
+                    ..AccountChange::default()
+                },
+                "has a new password",
+            )?;
         }
         UserAction::Remove { name } => {
             database.delete(&find(&database, &name)?.id)?;
             say(&format!("{name} has been deleted; the files stay"));
         }
         UserAction::Promote { name } => {
-            change(&name, AccountChange { admin: Some(true), ..AccountChange::default() }, "is an admin now")?;
+            change(
+                &name,
+                AccountChange {
+                    admin: Some(true),
+                    ..AccountChange::default()
+                },
+                "is an admin now",
+            )?;
         }
         UserAction::Demote { name } => {
-            change(&name, AccountChange { admin: Some(false), ..AccountChange::default() }, "is no admin any more")?;
+            change(
+                &name,
+                AccountChange {
+                    admin: Some(false),
+                    ..AccountChange::default()
+                },
+                "is no admin any more",
+            )?;
         }
         UserAction::Disable { name } => {
-            change(&name, AccountChange { disabled: Some(true), ..AccountChange::default() }, "is shut out now")?;
+            change(
+                &name,
+                AccountChange {
+                    disabled: Some(true),
+                    ..AccountChange::default()
+                },
+                "is shut out now",
+            )?;
         }
         UserAction::Enable { name } => {
-            change(&name, AccountChange { disabled: Some(false), ..AccountChange::default() }, "may come in again")?;
+            change(
+                &name,
+                AccountChange {
+                    disabled: Some(false),
+                    ..AccountChange::default()
+                },
+                "may come in again",
+            )?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -83,9 +129,12 @@ pub(super) fn act(place: &Place, action: UserAction) -> anyhow::Result<ExitCode>
 /// Takes accounts of the original over.
 pub(super) fn import(place: &Place, file: &Path) -> anyhow::Result<ExitCode> {
     let database = open(place)?;
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let (added, left_out) = database.import(&text)?;
-    say(&format!("{added} accounts have been taken over; they keep their passwords"));
+    say(&format!(
+        "{added} accounts have been taken over; they keep their passwords"
+    ));
     for name in left_out {
         say(&format!("left out: {name} (the name or its key is taken)"));
     }

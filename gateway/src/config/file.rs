@@ -38,7 +38,12 @@ impl ConfigFile {
     pub fn open(path: PathBuf, overrides: Settings) -> Result<Self, ConfigFileError> {
         let seen = Fingerprint::of(&path);
         let config = read(&path)?.merged(&overrides).config()?;
-        Ok(Self { path, overrides, current: ArcSwap::from_pointee(config), seen: Mutex::new(seen) })
+        Ok(Self {
+            path,
+            overrides,
+            current: ArcSwap::from_pointee(config),
+            seen: Mutex::new(seen),
+        })
     }
 
     /// Settings in force.
@@ -63,7 +68,10 @@ impl ConfigFile {
 
     /// Writes `changes` over what the file says and puts them in force.
     pub fn change(&self, changes: &Settings) -> Result<(), ConfigFileError> {
-        let failed = |source| ConfigFileError::Io { path: self.path.display().to_string(), source };
+        let failed = |source| ConfigFileError::Io {
+            path: self.path.display().to_string(),
+            source,
+        };
         let _lock = WriteLock::acquire(&self.path).map_err(failed)?;
         let written = read(&self.path)?.merged(changes);
         let config = written.merged(&self.overrides).config()?;
@@ -77,14 +85,20 @@ impl ConfigFile {
 
     /// Keys that differ between two configurations and wait for a restart.
     pub fn waiting_for_restart(started_with: &Config, now: &Config) -> Vec<&'static str> {
-        let (Ok(old), Ok(new)) = (serde_json::to_value(started_with), serde_json::to_value(now)) else {
+        let (Ok(old), Ok(new)) = (
+            serde_json::to_value(started_with),
+            serde_json::to_value(now),
+        ) else {
             return Vec::new();
         };
         let differs = |path: &str| {
             let pointer = format!("/{}", path.replace('.', "/"));
             old.pointer(&pointer) != new.pointer(&pointer)
         };
-        KEYS.iter().filter(|key| key.needs_restart && differs(key.path)).map(|key| key.path).collect()
+        KEYS.iter()
+            .filter(|key| key.needs_restart && differs(key.path))
+            .map(|key| key.path)
+            .collect()
     }
 
     /// The file.
@@ -97,6 +111,9 @@ fn read(path: &std::path::Path) -> Result<Settings, ConfigFileError> {
     match files::read_optional(path) {
         Ok(Some(text)) => Ok(Settings::parse(&text)?),
         Ok(None) => Ok(Settings::default()),
-        Err(source) => Err(ConfigFileError::Io { path: path.display().to_string(), source }),
+        Err(source) => Err(ConfigFileError::Io {
+            path: path.display().to_string(),
+            source,
+        }),
     }
 }

@@ -197,7 +197,8 @@ impl Config {
         }
         if lan && !self.separate_users {
             warnings.push(
-                "All users share one ComfyUI: they see each other's pictures, queue and history.".to_owned(),
+                "All users share one ComfyUI: they see each other's pictures, queue and history."
+                    .to_owned(),
             );
         }
         if self.sharing.tls.enabled && !self.force_https {
@@ -215,7 +216,8 @@ impl Config {
         }
         if self.blacklist_after_attempts > 0 && self.blacklist_after_attempts < 3 {
             warnings.push(
-                "blacklist_after_attempts is below 3: a mistyped password bans a whole household.".to_owned(),
+                "blacklist_after_attempts is below 3: a mistyped password bans a whole household."
+                    .to_owned(),
             );
         }
         warnings
@@ -229,7 +231,10 @@ mod tests {
     #[test]
     fn the_shipped_file_is_the_default() {
         let shipped = include_str!("../../../config.json");
-        assert_eq!(Settings::parse(shipped).unwrap().config().unwrap(), Config::default());
+        assert_eq!(
+            Settings::parse(shipped).unwrap().config().unwrap(),
+            Config::default()
+        );
         let complete: serde_json::Value = serde_json::from_str(shipped).unwrap();
         assert_eq!(complete, serde_json::to_value(Config::default()).unwrap());
     }
@@ -242,12 +247,20 @@ mod tests {
                 return;
             };
             for (name, value) in members {
-                let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                let path = if prefix.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{prefix}.{name}")
+                };
                 leaves(&path, value, found);
             }
         }
         let mut found = Vec::new();
-        leaves("", &serde_json::to_value(Config::default()).unwrap(), &mut found);
+        leaves(
+            "",
+            &serde_json::to_value(Config::default()).unwrap(),
+            &mut found,
+        );
         let listed: Vec<_> = KEYS.iter().map(|key| key.path.to_owned()).collect();
         assert_eq!(found, listed);
     }

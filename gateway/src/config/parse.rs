@@ -50,7 +50,11 @@ impl Settings {
         let mut faults = Vec::new();
         let written = normalise_spelling(members, &mut faults);
         check_level("", &written, &mut faults);
-        if faults.is_empty() { Ok(Self { written }) } else { Err(ConfigErrors(faults)) }
+        if faults.is_empty() {
+            Ok(Self { written })
+        } else {
+            Err(ConfigErrors(faults))
+        }
     }
 
     /// These settings with those of `newer` on top.
@@ -66,7 +70,11 @@ impl Settings {
         let Some((path, text)) = assignment.split_once('=') else {
             return Err(single(assignment, "write it as key=value"));
         };
-        let path = if path == "seperate_users" { "separate_users" } else { path };
+        let path = if path == "seperate_users" {
+            "separate_users"
+        } else {
+            path
+        };
         let Some(key) = KEYS.iter().find(|key| key.path == path) else {
             return Err(ConfigErrors(vec![unknown(path)]));
         };
@@ -94,11 +102,14 @@ impl Settings {
             return Err(single("", "the defaults cannot be written as JSON"));
         };
         merge(&mut complete, &self.written);
-        let config: Config =
-            serde_json::from_value(Value::Object(complete)).map_err(|error| single("", error.to_string()))?;
+        let config: Config = serde_json::from_value(Value::Object(complete))
+            .map_err(|error| single("", error.to_string()))?;
         let mut faults = Vec::new();
         if config.sharing.tls.certificate.is_empty() != config.sharing.tls.key.is_empty() {
-            faults.push(fault("sharing.tls", "certificate and key belong together: give both or neither"));
+            faults.push(fault(
+                "sharing.tls",
+                "certificate and key belong together: give both or neither",
+            ));
         }
         if !config.comfyui.attach.is_empty() && config.separate_users {
             faults.push(fault(
@@ -106,7 +117,11 @@ impl Settings {
                 "cannot be held together with comfyui.attach: a ComfyUI run by somebody else is one for all",
             ));
         }
-        if faults.is_empty() { Ok(config) } else { Err(ConfigErrors(faults)) }
+        if faults.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigErrors(faults))
+        }
     }
 
     /// The members as they are written to the file.
@@ -120,15 +135,24 @@ fn single(key: impl Into<String>, message: impl Into<String>) -> ConfigErrors {
 }
 
 fn fault(key: impl Into<String>, message: impl Into<String>) -> Fault {
-    Fault { key: key.into(), message: message.into() }
+    Fault {
+        key: key.into(),
+        message: message.into(),
+    }
 }
 
 /// The original read `seperate_users` and documented `separate_users` (defect S47); both are taken.
-fn normalise_spelling(mut members: Map<String, Value>, faults: &mut Vec<Fault>) -> Map<String, Value> {
+fn normalise_spelling(
+    mut members: Map<String, Value>,
+    faults: &mut Vec<Fault>,
+) -> Map<String, Value> {
     if let Some(old) = members.shift_remove("seperate_users") {
         match members.get("separate_users") {
             Some(new) if *new != old => {
-                faults.push(fault("seperate_users", "says something else than separate_users; keep one of them"));
+                faults.push(fault(
+                    "seperate_users",
+                    "says something else than separate_users; keep one of them",
+                ));
             }
             _ => {
                 members.insert("separate_users".to_owned(), old);
@@ -140,12 +164,20 @@ fn normalise_spelling(mut members: Map<String, Value>, faults: &mut Vec<Fault>) 
 
 fn check_level(prefix: &str, members: &Map<String, Value>, faults: &mut Vec<Fault>) {
     for (name, value) in members {
-        let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        let path = if prefix.is_empty() {
+            name.clone()
+        } else {
+            format!("{prefix}.{name}")
+        };
         if let Some(key) = KEYS.iter().find(|key| key.path == path) {
             if let Err(message) = check(key, value) {
                 faults.push(fault(path, message));
             }
-        } else if KEYS.iter().any(|key| key.path.strip_prefix(&path).is_some_and(|rest| rest.starts_with('.'))) {
+        } else if KEYS.iter().any(|key| {
+            key.path
+                .strip_prefix(&path)
+                .is_some_and(|rest| rest.starts_with('.'))
+        }) {
             match value {
                 Value::Object(members) => check_level(&path, members, faults),
                 _ => faults.push(fault(path, "must be an object: { … }")),
@@ -162,13 +194,18 @@ fn unknown(path: &str) -> Fault {
         let last = key.path.rsplit('.').next().unwrap_or(key.path);
         last == wanted || key.path.replace(['_', '.'], "") == wanted.replace(['_', '.', '-'], "")
     });
-    let hint = near.map(|key| format!("; did you mean {}?", key.path)).unwrap_or_default();
+    let hint = near
+        .map(|key| format!("; did you mean {}?", key.path))
+        .unwrap_or_default();
     fault(path, format!("unknown key{hint}"))
 }
 
 fn check(key: &Key, value: &Value) -> Result<(), String> {
     match key.kind {
-        Kind::Boolean => value.as_bool().map(|_| ()).ok_or_else(|| "must be true or false".to_owned()),
+        Kind::Boolean => value
+            .as_bool()
+            .map(|_| ())
+            .ok_or_else(|| "must be true or false".to_owned()),
         Kind::Integer { min, max } => match value.as_u64() {
             Some(number) if (min..=max).contains(&number) => Ok(()),
             _ => Err(format!("must be a whole number from {min} to {max}")),
@@ -185,9 +222,15 @@ fn check(key: &Key, value: &Value) -> Result<(), String> {
         },
         Kind::Choice(words) => word(words, value),
         Kind::Choices(words) => items(value)?.iter().try_for_each(|item| word(words, item)),
-        Kind::Texts => items(value)?.iter().try_for_each(|item| text(item).map(|_| ())),
-        Kind::Networks => items(value)?.iter().try_for_each(|item| network(text(item)?).map(|_| ())),
-        Kind::HostNames => items(value)?.iter().try_for_each(|item| host_name(text(item)?)),
+        Kind::Texts => items(value)?
+            .iter()
+            .try_for_each(|item| text(item).map(|_| ())),
+        Kind::Networks => items(value)?
+            .iter()
+            .try_for_each(|item| network(text(item)?).map(|_| ())),
+        Kind::HostNames => items(value)?
+            .iter()
+            .try_for_each(|item| host_name(text(item)?)),
     }
 }
 
@@ -200,7 +243,10 @@ fn text(value: &Value) -> Result<&str, String> {
 }
 
 fn items(value: &Value) -> Result<&[Value], String> {
-    value.as_array().map(Vec::as_slice).ok_or_else(|| "must be a list: [ … ]".to_owned())
+    value
+        .as_array()
+        .map(Vec::as_slice)
+        .ok_or_else(|| "must be a list: [ … ]".to_owned())
 }
 
 fn word(words: &[&str], value: &Value) -> Result<(), String> {
@@ -211,12 +257,17 @@ fn word(words: &[&str], value: &Value) -> Result<(), String> {
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
-    text.parse().map_err(|_| format!("\"{text}\" is not a range such as 192.168.1.0/24 or 10.0.0.5/32"))
+    text.parse()
+        .map_err(|_| format!("\"{text}\" is not a range such as 192.168.1.0/24 or 10.0.0.5/32"))
 }
 
 fn host_label(text: &str) -> Result<(), String> {
     let legal = |character: char| character.is_ascii_alphanumeric() || character == '-';
-    if (1..=63).contains(&text.len()) && text.chars().all(legal) && !text.starts_with('-') && !text.ends_with('-') {
+    if (1..=63).contains(&text.len())
+        && text.chars().all(legal)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+    {
         Ok(())
     } else {
         Err("must be 1 to 63 letters, digits and hyphens".to_owned())
@@ -228,7 +279,9 @@ fn host_name(text: &str) -> Result<(), String> {
     if name.len() <= 253 && name.split('.').all(|label| host_label(label).is_ok()) {
         Ok(())
     } else {
-        Err(format!("\"{text}\" is not a host name such as comfy.example.org (no port, no http://)"))
+        Err(format!(
+            "\"{text}\" is not a host name such as comfy.example.org (no port, no http://)"
+        ))
     }
 }
 
@@ -240,13 +293,22 @@ pub(super) fn attach_address(url: &str) -> Result<(String, u16), String> {
     if uri.scheme_str() != Some("http") || !root {
         return Err(message());
     }
-    let authority = uri.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(message)?;
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let authority = uri
+        .authority()
+        .filter(|authority| !authority.as_str().contains('@'))
+        .ok_or_else(message)?;
+    let host = authority
+        .host()
+        .trim_start_matches('[')
+        .trim_end_matches(']');
     Ok((host.to_owned(), authority.port_u16().unwrap_or(80)))
 }
 
 fn value_of(key: &Key, text: &str) -> Value {
-    let is_list = matches!(key.kind, Kind::Choices(_) | Kind::Texts | Kind::Networks | Kind::HostNames);
+    let is_list = matches!(
+        key.kind,
+        Kind::Choices(_) | Kind::Texts | Kind::Networks | Kind::HostNames
+    );
     let is_text = matches!(
         key.kind,
         Kind::Text | Kind::Name | Kind::HostLabel | Kind::UrlOrEmpty | Kind::Choice(_)
@@ -291,7 +353,15 @@ mod tests {
         let keys: Vec<_> = errors.0.iter().map(|fault| fault.key.as_str()).collect();
         assert_eq!(
             keys,
-            ["force_https", "sharing.port", "sharing.prot", "trusted_proxies", "log_levels", "comfyui", "Whitelist"]
+            [
+                "force_https",
+                "sharing.port",
+                "sharing.prot",
+                "trusted_proxies",
+                "log_levels",
+                "comfyui",
+                "Whitelist"
+            ]
         );
         assert!(errors.to_string().contains("did you mean whitelist?"));
     }
@@ -299,7 +369,13 @@ mod tests {
     #[test]
     fn s47_both_spellings_of_separate_users_count() {
         for text in [r#"{"seperate_users": true}"#, r#"{"separate_users": true}"#] {
-            assert!(Settings::parse(text).unwrap().config().unwrap().separate_users);
+            assert!(
+                Settings::parse(text)
+                    .unwrap()
+                    .config()
+                    .unwrap()
+                    .separate_users
+            );
         }
         assert!(Settings::parse(r#"{"seperate_users": true, "separate_users": false}"#).is_err());
     }
@@ -324,7 +400,14 @@ mod tests {
         assert_eq!(config.comfyui.args, ["--cpu", "--lowvram"]);
         assert_eq!(config.comfyui.dir, "/data/a=b");
         assert!(config.force_https);
-        for wrong in ["port=1", "sharing.port=x", "sharing", "force_https=1", "sharing.name=a.b", "gpu_slots=-1"] {
+        for wrong in [
+            "port=1",
+            "sharing.port=x",
+            "sharing",
+            "force_https=1",
+            "sharing.name=a.b",
+            "gpu_slots=-1",
+        ] {
             assert!(Settings::default().set(wrong).is_err(), "{wrong}");
         }
     }
@@ -340,7 +423,10 @@ mod tests {
         for wrong in ["ftp://a", "http://", "http://u@h:1", "http://h:1/x", "h:1"] {
             assert!(attach_address(wrong).is_err(), "{wrong}");
         }
-        assert_eq!(attach_address("http://[::1]:8188").unwrap(), ("::1".to_owned(), 8188));
+        assert_eq!(
+            attach_address("http://[::1]:8188").unwrap(),
+            ("::1".to_owned(), 8188)
+        );
     }
 
     proptest! {

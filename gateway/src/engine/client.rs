@@ -31,9 +31,15 @@ pub(super) enum ClientError {
 }
 
 /// `POST /free`.
-pub(super) async fn free(address: SocketAddr, unload_models: bool, free_memory: bool) -> Result<(), ClientError> {
+pub(super) async fn free(
+    address: SocketAddr,
+    unload_models: bool,
+    free_memory: bool,
+) -> Result<(), ClientError> {
     let body = json!({ "unload_models": unload_models, "free_memory": free_memory }).to_string();
-    timeout(TIME_LIMIT, post(address, "/free", body)).await.map_err(|_| ClientError::Silent)?
+    timeout(TIME_LIMIT, post(address, "/free", body))
+        .await
+        .map_err(|_| ClientError::Silent)?
 }
 
 async fn post(address: SocketAddr, path: &str, body: String) -> Result<(), ClientError> {
@@ -47,7 +53,11 @@ async fn post(address: SocketAddr, path: &str, body: String) -> Result<(), Clien
         .body(Full::new(Bytes::from(body)))?;
     let exchange = async {
         let response = sender.send_request(request).await?;
-        if response.status().is_success() { Ok(()) } else { Err(ClientError::Refused(response.status())) }
+        if response.status().is_success() {
+            Ok(())
+        } else {
+            Err(ClientError::Refused(response.status()))
+        }
     };
     tokio::select! {
         result = exchange => result,

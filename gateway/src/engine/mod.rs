@@ -9,8 +9,8 @@ pub use prepare::{DEMO, EngineError};
 use crate::config::ConfigFile;
 use crate::files::DataDirectory;
 use crate::supervisor::{
-    Attached, EngineState, EngineStatus, LocalSpawner, LogLimits, LogRing, RestartPolicy, Supervisor, SupervisorHandle,
-    SupervisorSettings,
+    Attached, EngineState, EngineStatus, LocalSpawner, LogLimits, LogRing, RestartPolicy,
+    Supervisor, SupervisorHandle, SupervisorSettings,
 };
 use prepare::PreparedLauncher;
 use std::net::SocketAddr;
@@ -29,8 +29,13 @@ enum Command {
     Start,
     Stop,
     Restart,
-    Free { unload_models: bool, free_memory: bool },
-    Shutdown { done: oneshot::Sender<()> },
+    Free {
+        unload_models: bool,
+        free_memory: bool,
+    },
+    Shutdown {
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// Handle on the engine; its task ends with [`Engine::shutdown`].
@@ -57,24 +62,50 @@ impl Engine {
         let source = if settings.comfyui.attach.is_empty() {
             let launcher = Arc::new(PreparedLauncher::default());
             let supervisor_settings = SupervisorSettings {
-                restart: RestartPolicy { enabled: settings.comfyui.restart, ..RestartPolicy::default() },
+                restart: RestartPolicy {
+                    enabled: settings.comfyui.restart,
+                    ..RestartPolicy::default()
+                },
                 ..SupervisorSettings::default()
             };
             let spawner = Arc::new(LocalSpawner::from_current_executable()?);
-            let supervisor = Supervisor::launch(supervisor_settings, launcher.clone(), spawner, log.clone());
-            Source::Own { handle: supervisor.handle(), supervisor, launcher }
+            let supervisor =
+                Supervisor::launch(supervisor_settings, launcher.clone(), spawner, log.clone());
+            Source::Own {
+                handle: supervisor.handle(),
+                supervisor,
+                launcher,
+            }
         } else {
-            let target = settings.comfyui.attach.trim_start_matches("http://").trim_end_matches('/').to_owned();
+            let target = settings
+                .comfyui
+                .attach
+                .trim_start_matches("http://")
+                .trim_end_matches('/')
+                .to_owned();
             Source::Attached(Attached::watch(with_port(&target)))
         };
         let own = match &source {
             Source::Own { handle, .. } => Some(handle.clone()),
             Source::Attached(_) => None,
         };
-        let actor = Actor { source, config: Arc::clone(config), data: data.clone(), publisher, is_demo: Arc::clone(&is_demo) };
+        let actor = Actor {
+            source,
+            config: Arc::clone(config),
+            data: data.clone(),
+            publisher,
+            is_demo: Arc::clone(&is_demo),
+        };
         let begins = settings.comfyui.autostart;
         let task = tokio::spawn(actor.run(received, begins));
-        Ok(Self { commands, supervisor: own, status, log, is_demo, _task: task })
+        Ok(Self {
+            commands,
+            supervisor: own,
+            status,
+            log,
+            is_demo,
+            _task: task,
+        })
     }
 
     /// Where it answers, while it does.
@@ -119,7 +150,10 @@ impl Engine {
 
     /// Asks it to unload models and free memory.
     pub fn free(&self, unload_models: bool, free_memory: bool) {
-        self.tell(Command::Free { unload_models, free_memory });
+        self.tell(Command::Free {
+            unload_models,
+            free_memory,
+        });
     }
 
     fn tell(&self, command: Command) {
@@ -148,12 +182,22 @@ impl Engine {
 }
 
 fn with_port(target: &str) -> String {
-    let has_port = target.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    if has_port { target.to_owned() } else { format!("{target}:80") }
+    let has_port = target
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if has_port {
+        target.to_owned()
+    } else {
+        format!("{target}:80")
+    }
 }
 
 enum Source {
-    Own { handle: SupervisorHandle, supervisor: Supervisor, launcher: Arc<PreparedLauncher> },
+    Own {
+        handle: SupervisorHandle,
+        supervisor: Supervisor,
+        launcher: Arc<PreparedLauncher>,
+    },
     Attached(Attached),
 }
 
@@ -174,7 +218,8 @@ impl Actor {
         if begins {
             self.start(false).await;
         }
-        self.publisher.send_replace(status.borrow_and_update().clone());
+        self.publisher
+            .send_replace(status.borrow_and_update().clone());
         loop {
             tokio::select! {
                 changed = status.changed() => {
@@ -214,8 +259,18 @@ impl Actor {
 
     /// Prepares what is to be launched as the settings are now, then hands over to the supervisor.
     async fn start(&mut self, again: bool) {
-        let Source::Own { handle, launcher, .. } = &self.source else { return };
-        if !again && matches!(handle.current().state, EngineState::Ready | EngineState::Starting) {
+        let Source::Own {
+            handle, launcher, ..
+        } = &self.source
+        else {
+            return;
+        };
+        if !again
+            && matches!(
+                handle.current().state,
+                EngineState::Ready | EngineState::Starting
+            )
+        {
             return;
         }
         if !again {
@@ -231,7 +286,11 @@ impl Actor {
             self.is_demo.store(prepared.is_demo(), Ordering::Relaxed);
         }
         launcher.set(prepared);
-        let _ = if again { handle.restart().await } else { handle.start().await };
+        let _ = if again {
+            handle.restart().await
+        } else {
+            handle.start().await
+        };
     }
 
     async fn shutdown(self) {
@@ -239,7 +298,8 @@ impl Actor {
             Source::Own { supervisor, .. } => supervisor.shutdown().await,
             Source::Attached(attached) => attached.shutdown().await,
         }
-        self.publisher.send_replace(EngineStatus::stopped("ComfyUI is stopped."));
+        self.publisher
+            .send_replace(EngineStatus::stopped("ComfyUI is stopped."));
     }
 }
 

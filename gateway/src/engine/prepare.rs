@@ -1,7 +1,8 @@
 //! From settings to what the supervisor starts: which ComfyUI, which Python, which arguments.
 
 use crate::comfyui::{
-    self, ArgumentError, EngineDirectories, FlagSet, Installation, InstallationError, ProbeError, PythonError, SearchPlaces,
+    self, ArgumentError, EngineDirectories, FlagSet, Installation, InstallationError, ProbeError,
+    PythonError, SearchPlaces,
 };
 use crate::config::Config;
 use crate::files::{self, DataDirectory};
@@ -35,7 +36,9 @@ pub enum EngineError {
     #[error(transparent)]
     Argument(#[from] ArgumentError),
     /// The demo engine is missing.
-    #[error("ComfyUI was not found, and the demo engine is missing: {0}. Set comfyui.dir to ComfyUI's folder")]
+    #[error(
+        "ComfyUI was not found, and the demo engine is missing: {0}. Set comfyui.dir to ComfyUI's folder"
+    )]
     NoDemo(PathBuf),
     /// A directory could not be made.
     #[error("cannot create the engine's directories")]
@@ -58,11 +61,17 @@ impl Prepared {
     }
 
     fn plan(&self, address: SocketAddr) -> Result<LaunchPlan, LaunchError> {
-        let arguments =
-            comfyui::command_line(&self.installation, &self.directories, &self.flags, &self.arguments, address)
-                .map_err(|error| LaunchError::new(error.to_string()))?;
+        let arguments = comfyui::command_line(
+            &self.installation,
+            &self.directories,
+            &self.flags,
+            &self.arguments,
+            address,
+        )
+        .map_err(|error| LaunchError::new(error.to_string()))?;
         let mut plan = comfyui::launch_plan(&self.installation, arguments, address)?;
-        plan.removed_environment.extend(self.removed_environment.iter().cloned());
+        plan.removed_environment
+            .extend(self.removed_environment.iter().cloned());
         Ok(plan)
     }
 }
@@ -88,21 +97,27 @@ impl Launcher for PreparedLauncher {
 }
 
 /// Finds ComfyUI and its Python and asks it for its flags.
-pub(super) async fn prepare(config: &Config, data: &DataDirectory) -> Result<Prepared, EngineError> {
+pub(super) async fn prepare(
+    config: &Config,
+    data: &DataDirectory,
+) -> Result<Prepared, EngineError> {
     comfyui::check_user_arguments(&config.comfyui.args)?;
     let mut installation = find(config).await?;
     let mut directories = EngineDirectories::default();
     if installation.program.is_some() {
         directories = demo_directories(data)?;
     } else {
-        let configured = Some(config.comfyui.python.as_str()).filter(|python| !python.is_empty()).map(Path::new);
+        let configured = Some(config.comfyui.python.as_str())
+            .filter(|python| !python.is_empty())
+            .map(Path::new);
         let python = comfyui::find_python(&installation, configured).await?;
         tracing::info!(directory = %installation.directory.display(), python = %python.display(), "found ComfyUI");
         installation.python = Some(python);
     }
     let mut arguments = config.comfyui.args.clone();
     if installation.program.is_some()
-        && let Some(folder) = std::env::var_os(DEMO_FRONT_END).and_then(|folder| folder.into_string().ok())
+        && let Some(folder) =
+            std::env::var_os(DEMO_FRONT_END).and_then(|folder| folder.into_string().ok())
     {
         arguments.extend(["--front-end-root".to_owned(), folder]);
     }
@@ -121,12 +136,16 @@ async fn find(config: &Config) -> Result<Installation, EngineError> {
     match config.comfyui.dir.as_str() {
         DEMO => demo(),
         "" => {
-            let found =
-                tokio::task::spawn_blocking(|| comfyui::find_installations(&SearchPlaces::of_this_machine())).await;
+            let found = tokio::task::spawn_blocking(|| {
+                comfyui::find_installations(&SearchPlaces::of_this_machine())
+            })
+            .await;
             match found.unwrap_or_default().into_iter().next() {
                 Some(installation) => Ok(installation),
                 None => {
-                    tracing::warn!("no ComfyUI was found; starting the demo engine. Name yours with --comfyui DIR");
+                    tracing::warn!(
+                        "no ComfyUI was found; starting the demo engine. Name yours with --comfyui DIR"
+                    );
                     demo()
                 }
             }
@@ -138,7 +157,11 @@ async fn find(config: &Config) -> Result<Installation, EngineError> {
 /// The demo engine lies beside our own program.
 fn demo() -> Result<Installation, EngineError> {
     let program = std::env::current_exe()?.with_file_name(format!("demo-engine{EXE_SUFFIX}"));
-    if program.is_file() { Ok(Installation::demo(program)) } else { Err(EngineError::NoDemo(program)) }
+    if program.is_file() {
+        Ok(Installation::demo(program))
+    } else {
+        Err(EngineError::NoDemo(program))
+    }
 }
 
 fn demo_directories(data: &DataDirectory) -> Result<EngineDirectories, EngineError> {

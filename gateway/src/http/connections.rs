@@ -31,7 +31,11 @@ impl Connections {
     pub fn try_enter(&self, address: ClientIp, is_proxy: bool) -> Option<Place> {
         {
             let table = self.table.lock();
-            let of_address = table.per_address.get(&address.origin()).copied().unwrap_or(0);
+            let of_address = table
+                .per_address
+                .get(&address.origin())
+                .copied()
+                .unwrap_or(0);
             if table.open.len() >= MAX_CONNECTIONS || (of_address >= MAX_PER_ADDRESS && !is_proxy) {
                 return None;
             }
@@ -47,7 +51,11 @@ impl Connections {
         let id = table.next;
         table.open.insert(id, (address, ended.clone()));
         *table.per_address.entry(address.origin()).or_default() += 1;
-        Place { table: Arc::clone(&self.table), id, ended }
+        Place {
+            table: Arc::clone(&self.table),
+            id,
+            ended,
+        }
     }
 
     /// Ends what belongs to addresses that may not speak to us.
@@ -118,7 +126,10 @@ impl Waiting {
             return None;
         }
         *count += 1;
-        Some(WaitingPlace { counts: Arc::clone(&self.0), address })
+        Some(WaitingPlace {
+            counts: Arc::clone(&self.0),
+            address,
+        })
     }
 }
 
@@ -173,7 +184,11 @@ mod tests {
         assert!(connections.is_empty() && connections.try_enter(ip(1), false).is_some());
         let waiting = Waiting::default();
         let place = waiting.enter(ip(1), 1);
-        assert!(place.is_some() && waiting.enter(ip(1), 1).is_none() && waiting.enter(ip(2), 1).is_some());
+        assert!(
+            place.is_some()
+                && waiting.enter(ip(1), 1).is_none()
+                && waiting.enter(ip(2), 1).is_some()
+        );
         drop(place);
         assert!(waiting.enter(ip(1), 1).is_some());
     }

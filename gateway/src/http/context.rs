@@ -44,6 +44,10 @@ impl<State: Send + Sync> FromRequestParts<State> for RequestContext {
 
     async fn from_request_parts(parts: &mut Parts, _state: &State) -> Result<Self, ApiError> {
         // The door puts it there; without it nothing is known of the caller, so nothing is allowed.
-        parts.extensions.get::<Self>().cloned().ok_or_else(ApiError::sign_in_required)
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(ApiError::sign_in_required)
     }
 }

@@ -35,11 +35,18 @@ impl Door {
     pub(super) async fn answer(self, request: Request<Incoming>) -> Result<Response, Infallible> {
         let started = Instant::now();
         let method = request.method().clone();
-        let response = AssertUnwindSafe(self.admit(request)).catch_unwind().await.unwrap_or_else(|_| {
-            tracing::error!("a handler panicked");
-            ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong in Sentinel.")
+        let response = AssertUnwindSafe(self.admit(request))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| {
+                tracing::error!("a handler panicked");
+                ApiError::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "internal",
+                    "Something went wrong in Sentinel.",
+                )
                 .into_response()
-        });
+            });
         tracing::debug!(
             %method,
             status = response.status().as_u16(),
@@ -60,7 +67,12 @@ impl Door {
             Ok(Some(normal)) => *request.uri_mut() = normal,
             Err(fault) => {
                 tracing::debug!(%fault, "a path was refused");
-                return ApiError::new(StatusCode::BAD_REQUEST, "bad_path", "The address is not valid.").into_response();
+                return ApiError::new(
+                    StatusCode::BAD_REQUEST,
+                    "bad_path",
+                    "The address is not valid.",
+                )
+                .into_response();
             }
         }
         let live = self.app.live.load();
@@ -68,13 +80,30 @@ impl Door {
         let verdict = self.app.lists.judge(&caller);
         if !verdict.lets_in() {
             tracing::debug!(?verdict, "an address was refused");
-            return ApiError::new(StatusCode::FORBIDDEN, "address_refused", "This address may not connect.").into_response();
+            return ApiError::new(
+                StatusCode::FORBIDDEN,
+                "address_refused",
+                "This address may not connect.",
+            )
+            .into_response();
         }
         let is_https = self.is_tls || caller.forwarded_https == Some(true);
-        let host = check_host(request.headers(), authority.as_ref(), caller.forwarded_host.as_deref(), &live.host_names);
+        let host = check_host(
+            request.headers(),
+            authority.as_ref(),
+            caller.forwarded_host.as_deref(),
+            &live.host_names,
+        );
         let guarded = host.and_then(|host| {
             let is_page_visit = pages::may_be_visited_from_elsewhere(request.uri().path());
-            check_origin(request.method(), request.headers(), &host, is_https, is_page_visit).map(|()| host)
+            check_origin(
+                request.method(),
+                request.headers(),
+                &host,
+                is_https,
+                is_page_visit,
+            )
+            .map(|()| host)
         });
         let host = match guarded {
             Ok(host) => host,
@@ -89,7 +118,12 @@ impl Door {
             }
         };
         drop(live);
-        let context = RequestContext { caller, host, is_https, worker: Arc::clone(&self.worker) };
+        let context = RequestContext {
+            caller,
+            host,
+            is_https,
+            worker: Arc::clone(&self.worker),
+        };
         tracing::debug!(method = %request.method(), path = request.uri().path(), address = %context.caller.address, "request");
         let wants_html = accepts_html(request.headers());
         let app = Arc::clone(&self.app);

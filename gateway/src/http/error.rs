@@ -26,7 +26,13 @@ pub struct ApiError {
 impl ApiError {
     /// An answer of this status, code and sentence.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), members: Map::new(), retry_after: None }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            members: Map::new(),
+            retry_after: None,
+        }
     }
 
     /// Adds a member to the body.
@@ -45,22 +51,39 @@ impl ApiError {
 
     /// A member of the body is missing.
     pub fn missing_field(name: &str) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "missing_field", format!("The field \"{name}\" is missing.")).with("field", name)
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "missing_field",
+            format!("The field \"{name}\" is missing."),
+        )
+        .with("field", name)
     }
 
     /// No valid session.
     pub fn sign_in_required() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "sign_in_required", "Please sign in.")
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "sign_in_required",
+            "Please sign in.",
+        )
     }
 
     /// A non-admin asked for an admin's route.
     pub fn admin_required() -> Self {
-        Self::new(StatusCode::FORBIDDEN, "admin_required", "Only an admin may do this.")
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "admin_required",
+            "Only an admin may do this.",
+        )
     }
 
     /// Wrong name or password.
     pub fn wrong_credentials() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "wrong_credentials", "The user name or the password is wrong.")
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "wrong_credentials",
+            "The user name or the password is wrong.",
+        )
     }
 
     /// Locked out after failures; field names are the original's.
@@ -79,7 +102,11 @@ impl ApiError {
 
     /// There is no such thing.
     pub fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", "There is no such thing here.")
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            "There is no such thing here.",
+        )
     }
 
     /// The status.
@@ -94,7 +121,11 @@ impl ApiError {
 
     fn internal(error: &(dyn Error + 'static)) -> Self {
         tracing::error!(error = %chain(error), "a request failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong in Sentinel; its log tells more.")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "Something went wrong in Sentinel; its log tells more.",
+        )
     }
 }
 
@@ -118,7 +149,9 @@ impl IntoResponse for ApiError {
         }
         let mut response = (self.status, Json(body)).into_response();
         if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -126,23 +159,33 @@ impl IntoResponse for ApiError {
 
 impl From<UserNameFault> for ApiError {
     fn from(fault: UserNameFault) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid_username", fault.to_string())
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_username",
+            fault.to_string(),
+        )
     }
 }
 
 impl From<PasswordFault> for ApiError {
     fn from(fault: PasswordFault) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid_password", fault.to_string())
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_password",
+            fault.to_string(),
+        )
     }
 }
 
 impl From<HashError> for ApiError {
     fn from(error: HashError) -> Self {
         match error {
-            HashError::Busy => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many sign-ins at once. Please try again.")
-                    .retry_after(1)
-            }
+            HashError::Busy => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "busy",
+                "Too many sign-ins at once. Please try again.",
+            )
+            .retry_after(1),
             HashError::Failed => Self::internal(&error),
         }
     }
@@ -170,9 +213,11 @@ impl From<StoreError> for ApiError {
 impl From<AccountsError> for ApiError {
     fn from(error: AccountsError) -> Self {
         match error {
-            AccountsError::NameTaken => {
-                Self::new(StatusCode::BAD_REQUEST, "username_taken", "This user name is taken.")
-            }
+            AccountsError::NameTaken => Self::new(
+                StatusCode::BAD_REQUEST,
+                "username_taken",
+                "This user name is taken.",
+            ),
             AccountsError::Unknown => Self::not_found(),
             AccountsError::LastAdmin => Self::new(
                 StatusCode::CONFLICT,
@@ -196,7 +241,8 @@ impl From<ListError> for ApiError {
     fn from(error: ListError) -> Self {
         match &error {
             ListError::Line(fault) => {
-                Self::new(StatusCode::BAD_REQUEST, "invalid_list", error.to_string()).with("line", fault.line)
+                Self::new(StatusCode::BAD_REQUEST, "invalid_list", error.to_string())
+                    .with("line", fault.line)
             }
             ListError::Io { .. } => Self::internal(&error),
         }
@@ -212,7 +258,12 @@ impl From<ConfigFileError> for ApiError {
                     .iter()
                     .map(|fault| json!({ "key": fault.key, "message": fault.message }))
                     .collect();
-                Self::new(StatusCode::BAD_REQUEST, "invalid_config", "Some settings are not valid.").with("errors", faults)
+                Self::new(
+                    StatusCode::BAD_REQUEST,
+                    "invalid_config",
+                    "Some settings are not valid.",
+                )
+                .with("errors", faults)
             }
             ConfigFileError::Io { .. } => Self::internal(&error),
         }

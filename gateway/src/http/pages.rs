@@ -8,7 +8,9 @@ use crate::supervisor::EngineState;
 use axum::body::Body;
 use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, RETRY_AFTER};
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, RETRY_AFTER,
+};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Limited};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -28,7 +30,15 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 const RETRY_SECONDS: u64 = 2;
 /// Marks answers of ours whose JSON may be shown as a page.
 const MAX_EXPLAINED: usize = 16 * 1024;
-const QUERY_VALUE: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'&').add(b'+').add(b'<').add(b'>');
+const QUERY_VALUE: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'&')
+    .add(b'+')
+    .add(b'<')
+    .add(b'>');
 
 /// A page of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,12 +69,24 @@ impl Page {
 
 /// Addresses a link elsewhere may lead to: reading them changes nothing.
 pub(crate) fn may_be_visited_from_elsewhere(path: &str) -> bool {
-    matches!(path, "/" | "/login" | "/register" | "/generate_token" | "/sentinel/" | "/sentinel/account")
+    matches!(
+        path,
+        "/" | "/login" | "/register" | "/generate_token" | "/sentinel/" | "/sentinel/account"
+    )
 }
 
 /// Shows a page.
-pub(crate) fn show(app: &App, page: Page, context: &RequestContext, signed_in: Option<&SignedIn>) -> Response {
-    render(StatusCode::OK, page.file(), &state(app, page.name(), context, signed_in))
+pub(crate) fn show(
+    app: &App,
+    page: Page,
+    context: &RequestContext,
+    signed_in: Option<&SignedIn>,
+) -> Response {
+    render(
+        StatusCode::OK,
+        page.file(),
+        &state(app, page.name(), context, signed_in),
+    )
 }
 
 /// Explains a refusal to a person.
@@ -86,18 +108,34 @@ pub(crate) fn engine_not_ready(
     wants_html: bool,
 ) -> Response {
     let status = app.engine.status();
-    let retry = status.retry_in.map_or(RETRY_SECONDS, |wait| wait.as_secs().clamp(1, 60));
+    let retry = status
+        .retry_in
+        .map_or(RETRY_SECONDS, |wait| wait.as_secs().clamp(1, 60));
     let mut response = if wants_html {
-        render(StatusCode::SERVICE_UNAVAILABLE, "waiting.html", &state(app, "waiting", context, Some(signed_in)))
+        render(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "waiting.html",
+            &state(app, "waiting", context, Some(signed_in)),
+        )
     } else {
         let (code, text) = match status.state {
-            EngineState::Starting | EngineState::Ready => ("engine_starting", "ComfyUI is starting."),
-            EngineState::Stopped | EngineState::Stopping => ("engine_stopped", "ComfyUI is stopped."),
-            EngineState::Crashed | EngineState::Failed => ("engine_crashed", "ComfyUI has crashed."),
+            EngineState::Starting | EngineState::Ready => {
+                ("engine_starting", "ComfyUI is starting.")
+            }
+            EngineState::Stopped | EngineState::Stopping => {
+                ("engine_stopped", "ComfyUI is stopped.")
+            }
+            EngineState::Crashed | EngineState::Failed => {
+                ("engine_crashed", "ComfyUI has crashed.")
+            }
         };
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, text).with("retry_after", retry).into_response()
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, text)
+            .with("retry_after", retry)
+            .into_response()
     };
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry));
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from(retry));
     response
 }
 
@@ -117,7 +155,9 @@ pub(crate) async fn explain(app: &App, context: &RequestContext, response: Respo
         return Response::from_parts(parts, Body::empty());
     };
     let bytes = bytes.to_bytes();
-    let text = serde_json::from_slice::<Value>(&bytes).ok().and_then(|body| Some(body.get("error")?.as_str()?.to_owned()));
+    let text = serde_json::from_slice::<Value>(&bytes)
+        .ok()
+        .and_then(|body| Some(body.get("error")?.as_str()?.to_owned()));
     match text {
         Some(text) => message(app, context, &ApiError::new(parts.status, "refused", text)),
         None => Response::from_parts(parts, Body::from(bytes)),
@@ -155,11 +195,17 @@ fn render(status: StatusCode, file: &str, state: &Value) -> Response {
         return (StatusCode::INTERNAL_SERVER_ERROR, text).into_response();
     };
     let html = String::from_utf8_lossy(&file.data);
-    let meta = format!("<meta name=\"sentinel-state\" content=\"{}\">", attribute(&state.to_string()));
+    let meta = format!(
+        "<meta name=\"sentinel-state\" content=\"{}\">",
+        attribute(&state.to_string())
+    );
     let html = html.replacen(STATE_MARK, &meta, 1);
     let mut response = (status, html).into_response();
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/html; charset=utf-8"),
+    );
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     protect(headers);
     response
@@ -168,9 +214,18 @@ fn render(status: StatusCode, file: &str, state: &Value) -> Response {
 /// Headers of everything that is ours.
 pub(crate) fn protect(headers: &mut HeaderMap) {
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    headers.insert(HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin"));
-    headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
-    headers.insert(HeaderName::from_static("x-frame-options"), HeaderValue::from_static("DENY"));
+    headers.insert(
+        HeaderName::from_static("cross-origin-opener-policy"),
+        HeaderValue::from_static("same-origin"),
+    );
+    headers.insert(
+        HeaderName::from_static("x-content-type-options"),
+        HeaderValue::from_static("nosniff"),
+    );
+    headers.insert(
+        HeaderName::from_static("x-frame-options"),
+        HeaderValue::from_static("DENY"),
+    );
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
 }
 
@@ -178,7 +233,10 @@ fn attribute(text: &str) -> Cow<'_, str> {
     if !text.contains(['&', '"', '<', '>', '\'']) {
         return Cow::Borrowed(text);
     }
-    let escaped = text.replace('&', "&amp;").replace('"', "&quot;").replace('\'', "&#39;");
+    let escaped = text
+        .replace('&', "&amp;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;");
     Cow::Owned(escaped.replace('<', "&lt;").replace('>', "&gt;"))
 }
 
@@ -188,11 +246,23 @@ pub(crate) async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Respo
     let Some(file) = Files::get(&format!("assets/{path}")) else {
         return ApiError::not_found().into_response();
     };
-    let tag = file.metadata.sha256_hash().iter().take(12).map(|byte| format!("{byte:02x}")).collect::<String>();
+    let tag = file
+        .metadata
+        .sha256_hash()
+        .iter()
+        .take(12)
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>();
     let tag = format!("\"{tag}\"");
     // Names with a hash never change their content; the overlay's name is fixed.
-    let caching = if path == "overlay.js" { "no-cache" } else { "public, max-age=31536000, immutable" };
-    let fresh = headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    let caching = if path == "overlay.js" {
+        "no-cache"
+    } else {
+        "public, max-age=31536000, immutable"
+    };
+    let fresh = headers
+        .get(IF_NONE_MATCH)
+        .is_some_and(|known| known.as_bytes() == tag.as_bytes());
     let body = if fresh {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
@@ -205,7 +275,10 @@ pub(crate) async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Respo
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         headers.insert(ETAG, tag);
     }
-    headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    headers.insert(
+        HeaderName::from_static("x-content-type-options"),
+        HeaderValue::from_static("nosniff"),
+    );
     response
 }
 
@@ -237,7 +310,11 @@ pub(crate) async fn management(
     signed_in: SignedIn,
 ) -> Response {
     if signed_in.account.admin && Files::get("index.html").is_some() {
-        return render(StatusCode::OK, "index.html", &state(&app, "management", &context, Some(&signed_in)));
+        return render(
+            StatusCode::OK,
+            "index.html",
+            &state(&app, "management", &context, Some(&signed_in)),
+        );
     }
     show(&app, Page::Account, &context, Some(&signed_in))
 }
@@ -248,13 +325,22 @@ mod tests {
 
     #[test]
     fn state_cannot_break_out_of_its_attribute() {
-        assert_eq!(attribute(r#"{"a":"<b>&'"}"#), "{&quot;a&quot;:&quot;&lt;b&gt;&amp;&#39;&quot;}");
+        assert_eq!(
+            attribute(r#"{"a":"<b>&'"}"#),
+            "{&quot;a&quot;:&quot;&lt;b&gt;&amp;&#39;&quot;}"
+        );
     }
 
     #[test]
     fn the_way_back_is_kept() {
-        let uri: Uri = "/view?filename=a b&x=1".replace(' ', "%20").parse().unwrap();
-        assert_eq!(with_next("/login", &uri), "/login?next=/view?filename=a%2520b%26x=1");
+        let uri: Uri = "/view?filename=a b&x=1"
+            .replace(' ', "%20")
+            .parse()
+            .unwrap();
+        assert_eq!(
+            with_next("/login", &uri),
+            "/login?next=/view?filename=a%2520b%26x=1"
+        );
         assert_eq!(with_next("/login", &Uri::from_static("/")), "/login");
     }
 }

@@ -14,8 +14,14 @@ use http::header::CACHE_CONTROL;
 use std::sync::Arc;
 
 /// What is answered without a session, and nothing else; a test walks the router against it.
-pub const PUBLIC_PATHS: [&str; 6] =
-    ["/login", "/register", "/generate_token", "/logout", "/sentinel/health", "/sentinel/assets/{*path}"];
+pub const PUBLIC_PATHS: [&str; 6] = [
+    "/login",
+    "/register",
+    "/generate_token",
+    "/logout",
+    "/sentinel/health",
+    "/sentinel/assets/{*path}",
+];
 
 /// All routes. The protected router gets its fallback first and its session layer last; a layer
 /// added before the fallback, or a `route_layer`, would leave ComfyUI open.
@@ -27,7 +33,10 @@ fn public() -> Router<Arc<App>> {
     Router::new()
         .route("/login", get(auth::sign_in_page).post(auth::login))
         .route("/register", get(auth::register_page).post(auth::register))
-        .route("/generate_token", get(auth::token_page).post(auth::generate_token))
+        .route(
+            "/generate_token",
+            get(auth::token_page).post(auth::generate_token),
+        )
         .route("/logout", get(auth::logout))
         .route("/sentinel/health", get(api::health))
         .layer(map_response(never_stored))
@@ -44,7 +53,8 @@ fn protected(app: &Arc<App>) -> Router<Arc<App>> {
         .layer(map_response(never_stored))
         .route("/sentinel/{*rest}", axum::routing::any(api::not_found))
         .layer(map_response(ours));
-    own.fallback(proxy::forward).layer(from_fn_with_state(Arc::clone(app), auth::require_session))
+    own.fallback(proxy::forward)
+        .layer(from_fn_with_state(Arc::clone(app), auth::require_session))
 }
 
 /// The OpenAPI document of the routes under `/sentinel/api`.
@@ -53,7 +63,10 @@ pub fn api_document() -> utoipa::openapi::OpenApi {
 }
 
 async fn never_stored(mut response: Response) -> Response {
-    response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
     response
 }
 

@@ -95,9 +95,14 @@ impl Server {
         addresses: &[SocketAddr],
     ) -> Result<Self, ServerError> {
         let listeners = bind_all(addresses)?;
-        let bound = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let bound = listeners
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect();
         let stopping = CancellationToken::new();
-        let count = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(MAX_WORKERS);
+        let count = std::thread::available_parallelism()
+            .map_or(1, std::num::NonZero::get)
+            .min(MAX_WORKERS);
         let mut workers = Vec::new();
         let mut senders = Vec::new();
         for number in 0..count {
@@ -109,18 +114,29 @@ impl Server {
                 stopping: stopping.clone(),
                 context: Arc::new(WorkerContext::default()),
             };
-            let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || worker.run(received));
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || worker.run(received));
             workers.push(thread.map_err(ServerError::Thread)?);
             senders.push(sender);
         }
         let acceptors = TaskTracker::new();
         for (number, listener) in listeners.into_iter().enumerate() {
-            let acceptor =
-                Acceptor { app: Arc::clone(app), senders: senders.clone(), next: number, stopping: stopping.clone() };
+            let acceptor = Acceptor {
+                app: Arc::clone(app),
+                senders: senders.clone(),
+                next: number,
+                stopping: stopping.clone(),
+            };
             acceptors.spawn(acceptor.run(listener));
         }
         acceptors.close();
-        Ok(Self { addresses: bound, stopping, acceptors, workers })
+        Ok(Self {
+            addresses: bound,
+            stopping,
+            acceptors,
+            workers,
+        })
     }
 
     /// Addresses it listens on.
@@ -145,7 +161,9 @@ fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ServerError> {
     let mut listeners: Vec<TcpListener> = Vec::new();
     for address in addresses {
         let mut address = *address;
-        if let Some(first) = listeners.first().and_then(|listener| listener.local_addr().ok())
+        if let Some(first) = listeners
+            .first()
+            .and_then(|listener| listener.local_addr().ok())
             && address.port() == 0
         {
             address.set_port(first.port());
@@ -153,7 +171,11 @@ fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ServerError> {
         match bind(address) {
             Ok(listener) => listeners.push(listener),
             // A machine without IPv6 is served over IPv4 alone.
-            Err(error) if address.is_ipv6() && !listeners.is_empty() && error.kind() != io::ErrorKind::AddrInUse => {
+            Err(error)
+                if address.is_ipv6()
+                    && !listeners.is_empty()
+                    && error.kind() != io::ErrorKind::AddrInUse =>
+            {
                 tracing::debug!(%address, %error, "not listening on this address");
             }
             Err(source) => return Err(ServerError::Bind { address, source }),
@@ -163,7 +185,11 @@ fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ServerError> {
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -215,9 +241,18 @@ impl Acceptor {
         };
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
-        let Ok(stream) = stream.into_std() else { return };
+        let Ok(stream) = stream.into_std() else {
+            return;
+        };
         self.next = (self.next + 1) % self.senders.len();
-        if self.senders[self.next].try_send(Accepted { stream, peer, place }).is_err() {
+        if self.senders[self.next]
+            .try_send(Accepted {
+                stream,
+                peer,
+                place,
+            })
+            .is_err()
+        {
             tracing::warn!("a worker does not keep up; a connection was dropped");
         }
     }
@@ -233,7 +268,9 @@ struct Worker {
 
 impl Worker {
     fn run(self, received: mpsc::Receiver<Accepted>) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
         match runtime {
             Ok(runtime) => runtime.block_on(self.serve(received)),
             Err(error) => {
@@ -277,13 +314,17 @@ impl Worker {
         let force_https = self.app.config.current().force_https;
         async move {
             let Accepted { stream, place, .. } = accepted;
-            let Ok(stream) = TcpStream::from_std(stream) else { return };
+            let Ok(stream) = TcpStream::from_std(stream) else {
+                return;
+            };
             let served = async {
                 let Some(tls) = tls else {
                     return serve_http(stream, door, &stopping).await;
                 };
                 let mut first = [0; 1];
-                let Ok(Ok(1)) = timeout(HANDSHAKE_TIMEOUT, stream.peek(&mut first)).await else { return };
+                let Ok(Ok(1)) = timeout(HANDSHAKE_TIMEOUT, stream.peek(&mut first)).await else {
+                    return;
+                };
                 // A TLS record of a handshake begins with 22; no HTTP method does.
                 if first[0] != 22 {
                     if force_https {
@@ -293,7 +334,17 @@ impl Worker {
                 }
                 let handshake = TlsAcceptor::from(tls.config()).accept(stream);
                 match timeout(HANDSHAKE_TIMEOUT, handshake).await {
-                    Ok(Ok(stream)) => serve_http(stream, Door { is_tls: true, ..door }, &stopping).await,
+                    Ok(Ok(stream)) => {
+                        serve_http(
+                            stream,
+                            Door {
+                                is_tls: true,
+                                ..door
+                            },
+                            &stopping,
+                        )
+                        .await
+                    }
                     Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                     Err(_) => tracing::debug!("a TLS handshake took too long"),
                 }
@@ -323,7 +374,11 @@ where
 {
     let stream = TokioIo::new(StallGuard::new(stream, WRITE_STALL_TIMEOUT));
     let service = service_fn(move |request| door.clone().answer(request));
-    let mut connection = pin!(http_builder().serve_connection(stream, service).with_upgrades());
+    let mut connection = pin!(
+        http_builder()
+            .serve_connection(stream, service)
+            .with_upgrades()
+    );
     let served = tokio::select! {
         served = connection.as_mut() => served,
         () = stopping.cancelled() => {
@@ -339,10 +394,24 @@ where
 /// `force_https`: plain HTTP on the same port learns where to go, and nothing else (defect S49).
 async fn redirect_to_https(stream: TcpStream) {
     let service = service_fn(|request: Request<Incoming>| async move {
-        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+        let host = request
+            .headers()
+            .get(HOST)
+            .and_then(|host| host.to_str().ok());
         let location = host
-            .filter(|host| host.parse::<http::uri::Authority>().is_ok_and(|host| !host.as_str().contains('@')))
-            .map(|host| format!("https://{host}{}", request.uri().path_and_query().map_or("/", |path| path.as_str())))
+            .filter(|host| {
+                host.parse::<http::uri::Authority>()
+                    .is_ok_and(|host| !host.as_str().contains('@'))
+            })
+            .map(|host| {
+                format!(
+                    "https://{host}{}",
+                    request
+                        .uri()
+                        .path_and_query()
+                        .map_or("/", |path| path.as_str())
+                )
+            })
             .and_then(|location| HeaderValue::from_str(&location).ok());
         let mut response = Response::new(http_body_util::Empty::<bytes::Bytes>::new());
         *response.status_mut() = StatusCode::BAD_REQUEST;
@@ -350,9 +419,13 @@ async fn redirect_to_https(stream: TcpStream) {
             *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
             response.headers_mut().insert(LOCATION, location);
         }
-        response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+        response
+            .headers_mut()
+            .insert(http::header::CONNECTION, HeaderValue::from_static("close"));
         Ok::<_, Infallible>(response)
     });
-    let connection = http_builder().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+    let connection = http_builder()
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
     let _ = timeout(HEADER_TIMEOUT, connection).await;
 }

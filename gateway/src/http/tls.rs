@@ -5,8 +5,8 @@ use crate::files::{self, Fingerprint};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
@@ -75,10 +75,13 @@ pub enum CertificateSource {
 impl CertificateSource {
     fn fingerprints(&self) -> [Fingerprint; 2] {
         match self {
-            Self::Files { certificate, key } => [Fingerprint::of(certificate), Fingerprint::of(key)],
-            Self::Made { directory, .. } => {
-                [Fingerprint::of(&directory.join(LEAF)), Fingerprint::of(&directory.join(LEAF_KEY))]
+            Self::Files { certificate, key } => {
+                [Fingerprint::of(certificate), Fingerprint::of(key)]
             }
+            Self::Made { directory, .. } => [
+                Fingerprint::of(&directory.join(LEAF)),
+                Fingerprint::of(&directory.join(LEAF_KEY)),
+            ],
         }
     }
 }
@@ -96,7 +99,11 @@ impl Tls {
     pub fn open(source: CertificateSource) -> Result<Self, TlsError> {
         let current = ArcSwap::new(load(&source)?);
         let seen = Mutex::new(source.fingerprints());
-        Ok(Self { source, current, seen })
+        Ok(Self {
+            source,
+            current,
+            seen,
+        })
     }
 
     /// What to hand to the handshake.
@@ -123,7 +130,11 @@ impl Tls {
 fn load(source: &CertificateSource) -> Result<Arc<ServerConfig>, TlsError> {
     match source {
         CertificateSource::Files { certificate, key } => server_config(certificate, key),
-        CertificateSource::Made { directory, names, addresses } => {
+        CertificateSource::Made {
+            directory,
+            names,
+            addresses,
+        } => {
             make_where_needed(directory, names, addresses)?;
             server_config(&directory.join(LEAF), &directory.join(LEAF_KEY))
         }
@@ -158,7 +169,11 @@ fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, Tl
     Ok(Arc::new(config))
 }
 
-fn make_where_needed(directory: &Path, names: &[String], addresses: &[IpAddr]) -> Result<(), TlsError> {
+fn make_where_needed(
+    directory: &Path,
+    names: &[String],
+    addresses: &[IpAddr],
+) -> Result<(), TlsError> {
     let failed = |path: &Path| {
         let path = path.display().to_string();
         move |source| TlsError::Io { path, source }
@@ -171,7 +186,10 @@ fn make_where_needed(directory: &Path, names: &[String], addresses: &[IpAddr]) -
     };
     let now = OffsetDateTime::now_utc();
     let (authority, is_new_authority) = match (read(AUTHORITY)?, read(AUTHORITY_KEY)?) {
-        (Some(certificate), Some(key)) => (Issuer::from_ca_cert_pem(&certificate, KeyPair::from_pem(&key)?)?, false),
+        (Some(certificate), Some(key)) => (
+            Issuer::from_ca_cert_pem(&certificate, KeyPair::from_pem(&key)?)?,
+            false,
+        ),
         _ => {
             let key = KeyPair::generate()?;
             let parameters = authority_parameters(now);
@@ -181,7 +199,11 @@ fn make_where_needed(directory: &Path, names: &[String], addresses: &[IpAddr]) -
             (Issuer::new(parameters, key), true)
         }
     };
-    let mut wanted: Vec<String> = names.iter().cloned().chain(addresses.iter().map(IpAddr::to_string)).collect();
+    let mut wanted: Vec<String> = names
+        .iter()
+        .cloned()
+        .chain(addresses.iter().map(IpAddr::to_string))
+        .collect();
     wanted.sort();
     wanted.dedup();
     let wanted = wanted.join("\n");
@@ -203,14 +225,18 @@ fn make_where_needed(directory: &Path, names: &[String], addresses: &[IpAddr]) -
 fn lasts_beyond(pem: &str, moment: OffsetDateTime) -> bool {
     x509_parser::pem::parse_x509_pem(pem.as_bytes())
         .ok()
-        .and_then(|(_, pem)| Some(pem.parse_x509().ok()?.validity().not_after.timestamp() > moment.unix_timestamp()))
+        .and_then(|(_, pem)| {
+            Some(pem.parse_x509().ok()?.validity().not_after.timestamp() > moment.unix_timestamp())
+        })
         .unwrap_or(false)
 }
 
 fn authority_parameters(now: OffsetDateTime) -> CertificateParams {
     let mut parameters = CertificateParams::default();
     let host = crate::platform::host_name();
-    parameters.distinguished_name.push(DnType::CommonName, format!("ComfyUI Sentinel on {host}"));
+    parameters
+        .distinguished_name
+        .push(DnType::CommonName, format!("ComfyUI Sentinel on {host}"));
     parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     parameters.not_before = now - Duration::days(1);
@@ -218,9 +244,15 @@ fn authority_parameters(now: OffsetDateTime) -> CertificateParams {
     parameters
 }
 
-fn leaf_parameters(names: &[String], addresses: &[IpAddr], now: OffsetDateTime) -> Result<CertificateParams, rcgen::Error> {
+fn leaf_parameters(
+    names: &[String],
+    addresses: &[IpAddr],
+    now: OffsetDateTime,
+) -> Result<CertificateParams, rcgen::Error> {
     let mut parameters = CertificateParams::new(names.to_vec())?;
-    parameters.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
+    parameters
+        .subject_alt_names
+        .extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
     let name = names.first().map_or("ComfyUI Sentinel", String::as_str);
     parameters.distinguished_name.push(DnType::CommonName, name);
     parameters.use_authority_key_identifier_extension = true;
@@ -250,7 +282,10 @@ mod tests {
         Tls::open(made(directory.path(), &["localhost"])).unwrap();
         let (authority, leaf) = (read(AUTHORITY), read(LEAF));
         Tls::open(made(directory.path(), &["localhost"])).unwrap();
-        assert_eq!((read(AUTHORITY), read(LEAF)), (authority.clone(), leaf.clone()));
+        assert_eq!(
+            (read(AUTHORITY), read(LEAF)),
+            (authority.clone(), leaf.clone())
+        );
         Tls::open(made(directory.path(), &["localhost", "comfyui.local"])).unwrap();
         assert_eq!(read(AUTHORITY), authority);
         assert_ne!(read(LEAF), leaf);
@@ -260,10 +295,17 @@ mod tests {
     fn a_bad_file_on_reload_keeps_the_last_good_certificate() {
         let directory = tempfile::tempdir().unwrap();
         Tls::open(made(directory.path(), &["localhost"])).unwrap();
-        let (certificate, key) = (directory.path().join("own.pem"), directory.path().join("own.key"));
+        let (certificate, key) = (
+            directory.path().join("own.pem"),
+            directory.path().join("own.key"),
+        );
         std::fs::copy(directory.path().join(LEAF), &certificate).unwrap();
         std::fs::copy(directory.path().join(LEAF_KEY), &key).unwrap();
-        let tls = Tls::open(CertificateSource::Files { certificate: certificate.clone(), key }).unwrap();
+        let tls = Tls::open(CertificateSource::Files {
+            certificate: certificate.clone(),
+            key,
+        })
+        .unwrap();
         let before = Arc::as_ptr(&tls.config());
         std::fs::write(&certificate, "nonsense").unwrap();
         assert!(tls.reload_if_changed().is_err());

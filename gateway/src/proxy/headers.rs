@@ -3,8 +3,8 @@
 use crate::access::FORWARDING_HEADERS;
 use crate::auth::{COOKIE_NAME, PROOF_HEADER};
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONNECTION, COOKIE, EXPECT, HOST, HeaderName, ORIGIN, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, COOKIE, EXPECT, HOST, HeaderName, ORIGIN,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue};
 
@@ -51,19 +51,32 @@ pub(super) fn clean_request(headers: &mut HeaderMap, engine: &HeaderValue) -> Op
 
 fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let asks = tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
-    if asks { headers.get(UPGRADE).cloned() } else { None }
+    if asks {
+        headers.get(UPGRADE).cloned()
+    } else {
+        None
+    }
 }
 
-fn tokens<'headers>(headers: &'headers HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'headers str> {
-    let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
+fn tokens<'headers>(
+    headers: &'headers HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'headers str> {
+    let lines = headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(str::trim)
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let is_plain = headers.get(CONNECTION).is_none_or(|value| value == "keep-alive" || value == "close");
+    let is_plain = headers
+        .get(CONNECTION)
+        .is_none_or(|value| value == "keep-alive" || value == "close");
     if !is_plain {
-        let named: Vec<HeaderName> =
-            tokens(headers, &CONNECTION).filter_map(|token| token.parse().ok()).collect();
+        let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
+            .filter_map(|token| token.parse().ok())
+            .collect();
         for name in named {
             headers.remove(name);
         }
@@ -84,7 +97,12 @@ fn remove_our_cookie(headers: &mut HeaderMap) {
         .filter_map(|line| line.to_str().ok())
         .flat_map(|line| line.split(';'))
         .map(str::trim)
-        .filter(|pair| pair.split('=').next().is_some_and(|name| name.trim() != COOKIE_NAME) && !pair.is_empty())
+        .filter(|pair| {
+            pair.split('=')
+                .next()
+                .is_some_and(|name| name.trim() != COOKIE_NAME)
+                && !pair.is_empty()
+        })
         .map(str::to_owned)
         .collect();
     headers.remove(COOKIE);
@@ -100,8 +118,12 @@ fn remove_our_cookie(headers: &mut HeaderMap) {
 pub(super) fn clean_response(headers: &mut HeaderMap, path: &str) {
     remove_hop_by_hop(headers);
     if headers.contains_key(SET_COOKIE) {
-        let kept: Vec<HeaderValue> =
-            headers.get_all(SET_COOKIE).iter().filter(|value| !sets_our_cookie(value)).cloned().collect();
+        let kept: Vec<HeaderValue> = headers
+            .get_all(SET_COOKIE)
+            .iter()
+            .filter(|value| !sets_our_cookie(value))
+            .cloned()
+            .collect();
         headers.remove(SET_COOKIE);
         for value in kept {
             headers.append(SET_COOKIE, value);
@@ -113,14 +135,26 @@ pub(super) fn clean_response(headers: &mut HeaderMap, path: &str) {
 }
 
 fn sets_our_cookie(value: &HeaderValue) -> bool {
-    let name = value.as_bytes().split(|byte| *byte == b'=').next().unwrap_or_default();
+    let name = value
+        .as_bytes()
+        .split(|byte| *byte == b'=')
+        .next()
+        .unwrap_or_default();
     name.trim_ascii() == COOKIE_NAME.as_bytes()
 }
 
 /// Files of ComfyUI and its nodes, the same for everybody.
 fn is_shared(path: &str) -> bool {
-    const SHARED: [&str; 8] =
-        ["/assets/", "/scripts/", "/extensions/", "/fonts/", "/cursor/", "/docs/", "/templates/", "/lib/"];
+    const SHARED: [&str; 8] = [
+        "/assets/",
+        "/scripts/",
+        "/extensions/",
+        "/fonts/",
+        "/cursor/",
+        "/docs/",
+        "/templates/",
+        "/lib/",
+    ];
     SHARED.iter().any(|folder| path.starts_with(folder))
 }
 
@@ -143,7 +177,10 @@ mod tests {
     fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            headers.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
         }
         headers
     }
@@ -169,7 +206,10 @@ mod tests {
             ("range", "bytes=0-1"),
             ("content-encoding", "gzip"),
         ]);
-        assert_eq!(clean_request(&mut headers, &HeaderValue::from_static("127.0.0.1:9")), None);
+        assert_eq!(
+            clean_request(&mut headers, &HeaderValue::from_static("127.0.0.1:9")),
+            None
+        );
         let expected = map(&[
             ("host", "127.0.0.1:9"),
             ("cookie", "a=1; b=2"),
@@ -182,30 +222,59 @@ mod tests {
 
     #[test]
     fn an_upgrade_is_found_in_a_list() {
-        let mut headers = map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]);
-        assert_eq!(clean_request(&mut headers, &HeaderValue::from_static("h")).unwrap(), "websocket");
+        let mut headers = map(&[
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "websocket"),
+        ]);
+        assert_eq!(
+            clean_request(&mut headers, &HeaderValue::from_static("h")).unwrap(),
+            "websocket"
+        );
         let mut headers = map(&[("connection", "keep-alive"), ("upgrade", "websocket")]);
-        assert_eq!(clean_request(&mut headers, &HeaderValue::from_static("h")), None);
+        assert_eq!(
+            clean_request(&mut headers, &HeaderValue::from_static("h")),
+            None
+        );
     }
 
     #[test]
     fn r18_personal_answers_are_private() {
         for (path, before, after) in [
             ("/view", None, Some("private, no-cache")),
-            ("/api/userdata/x.png", Some("public, max-age=86400"), Some("private, no-cache")),
+            (
+                "/api/userdata/x.png",
+                Some("public, max-age=86400"),
+                Some("private, no-cache"),
+            ),
             ("/api/x", Some("no-store"), Some("no-store")),
             ("/assets/index.js", Some("no-cache"), Some("no-cache")),
-            ("/assets/logo.png", Some("public, max-age=86400"), Some("public, max-age=86400")),
+            (
+                "/assets/logo.png",
+                Some("public, max-age=86400"),
+                Some("public, max-age=86400"),
+            ),
         ] {
             let mut headers = HeaderMap::new();
             if let Some(before) = before {
                 headers.insert(CACHE_CONTROL, HeaderValue::from_static(before));
             }
             clean_response(&mut headers, path);
-            assert_eq!(headers.get(CACHE_CONTROL).map(|value| value.to_str().unwrap()), after, "{path}");
+            assert_eq!(
+                headers
+                    .get(CACHE_CONTROL)
+                    .map(|value| value.to_str().unwrap()),
+                after,
+                "{path}"
+            );
         }
-        let mut headers = map(&[("set-cookie", "jwt_token=evil; Path=/"), ("set-cookie", "other=1")]);
+        let mut headers = map(&[
+            ("set-cookie", "jwt_token=evil; Path=/"),
+            ("set-cookie", "other=1"),
+        ]);
         clean_response(&mut headers, "/");
-        assert_eq!(headers.get_all(SET_COOKIE).iter().collect::<Vec<_>>(), ["other=1"]);
+        assert_eq!(
+            headers.get_all(SET_COOKIE).iter().collect::<Vec<_>>(),
+            ["other=1"]
+        );
     }
 }

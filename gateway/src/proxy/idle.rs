@@ -20,7 +20,10 @@ struct StallTimer {
 
 impl StallTimer {
     fn new(limit: Duration) -> Self {
-        Self { limit, running: None }
+        Self {
+            limit,
+            running: None,
+        }
     }
 
     /// Tells the timer whether the last poll moved anything; ready when it stood still too long.
@@ -30,7 +33,10 @@ impl StallTimer {
             return Poll::Pending;
         }
         let limit = self.limit;
-        self.running.get_or_insert_with(|| Box::pin(sleep(limit))).as_mut().poll(context)
+        self.running
+            .get_or_insert_with(|| Box::pin(sleep(limit)))
+            .as_mut()
+            .poll(context)
     }
 }
 
@@ -43,7 +49,10 @@ pub(super) struct IdleBody<Inner> {
 
 impl<Inner> IdleBody<Inner> {
     pub(super) fn new(inner: Inner, limit: Duration) -> Self {
-        Self { inner, timer: StallTimer::new(limit) }
+        Self {
+            inner,
+            timer: StallTimer::new(limit),
+        }
     }
 }
 
@@ -85,7 +94,10 @@ pub(crate) struct StallGuard<Inner> {
 
 impl<Inner> StallGuard<Inner> {
     pub(crate) fn new(inner: Inner, limit: Duration) -> Self {
-        Self { inner, timer: StallTimer::new(limit) }
+        Self {
+            inner,
+            timer: StallTimer::new(limit),
+        }
     }
 
     fn guard<Answer>(
@@ -111,7 +123,11 @@ impl<Inner: AsyncRead + Unpin> AsyncRead for StallGuard<Inner> {
 }
 
 impl<Inner: AsyncWrite + Unpin> AsyncWrite for StallGuard<Inner> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write(context, data);
         self.guard(polled, context)
     }

@@ -8,8 +8,8 @@ mod path;
 mod pool;
 mod tunnel;
 
-pub use path::{PathFault, is_manager_path, normalise};
 pub(crate) use idle::StallGuard;
+pub use path::{PathFault, is_manager_path, normalise};
 pub(crate) use pool::{CONNECTION_BUFFER, Pool};
 
 use crate::app::App;
@@ -52,15 +52,19 @@ impl From<ProxyError> for ApiError {
     fn from(error: ProxyError) -> Self {
         tracing::debug!(error = %chain(&error), "a request was not answered by its engine");
         match error {
-            ProxyError::Connect(_) | ProxyError::ConnectTimeout | ProxyError::Upstream(_) => Self::new(
-                StatusCode::BAD_GATEWAY,
-                "engine_unreachable",
-                "ComfyUI did not answer. It may just be restarting.",
-            )
-            .retry_after(2),
-            ProxyError::Silent => {
-                Self::new(StatusCode::GATEWAY_TIMEOUT, "engine_silent", "ComfyUI did not answer in time.")
+            ProxyError::Connect(_) | ProxyError::ConnectTimeout | ProxyError::Upstream(_) => {
+                Self::new(
+                    StatusCode::BAD_GATEWAY,
+                    "engine_unreachable",
+                    "ComfyUI did not answer. It may just be restarting.",
+                )
+                .retry_after(2)
             }
+            ProxyError::Silent => Self::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "engine_silent",
+                "ComfyUI did not answer in time.",
+            ),
         }
     }
 }
@@ -73,14 +77,25 @@ pub async fn forward(
     request: Request,
 ) -> Response {
     let wants_html = crate::auth::accepts_html(request.headers());
-    if app.config.current().manager_admin_only && !signed_in.has_admin_rights() && is_manager_path(request.uri().path())
+    if app.config.current().manager_admin_only
+        && !signed_in.has_admin_rights()
+        && is_manager_path(request.uri().path())
     {
         let account = &signed_in.account.username;
-        app.audit(AuditEvent::Refused, Some(account), Some(context.caller.address), Some(request.uri().path()));
+        app.audit(
+            AuditEvent::Refused,
+            Some(account),
+            Some(context.caller.address),
+            Some(request.uri().path()),
+        );
         return refusal(&app, &context, wants_html, ApiError::admin_required());
     }
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
-        let error = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This method is not served.");
+        let error = ApiError::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "This method is not served.",
+        );
         return refusal(&app, &context, wants_html, error);
     }
     let Some(address) = app.engine.address() else {
@@ -96,7 +111,11 @@ pub async fn forward(
 }
 
 fn refusal(app: &App, context: &RequestContext, wants_html: bool, error: ApiError) -> Response {
-    if wants_html { pages::message(app, context, &error) } else { error.into_response() }
+    if wants_html {
+        pages::message(app, context, &error)
+    } else {
+        error.into_response()
+    }
 }
 
 async fn exchange(
@@ -107,7 +126,11 @@ async fn exchange(
     mut request: Request,
 ) -> Result<Response, ProxyError> {
     let method = request.method().clone();
-    let path_and_query = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    let path_and_query = request
+        .uri()
+        .path_and_query()
+        .cloned()
+        .unwrap_or(PathAndQuery::from_static("/"));
     let engine = engine_host(address);
     let upgrade = headers::clean_request(request.headers_mut(), &engine);
     let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
@@ -123,14 +146,20 @@ async fn exchange(
     request.extensions_mut().clear();
     let request = request.map(|body| {
         use http_body::Body as _;
-        if body.is_end_stream() { body } else { Body::new(IdleBody::new(body, IDLE_TIMEOUT)) }
+        if body.is_end_stream() {
+            body
+        } else {
+            Body::new(IdleBody::new(body, IDLE_TIMEOUT))
+        }
     });
 
     let answered = timeout(IDLE_TIMEOUT, context.pool().send(address, request)).await;
     let mut response = answered.map_err(|_| ProxyError::Silent)??;
 
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let Some(client_side) = client_side else { return Err(ProxyError::Silent) };
+        let Some(client_side) = client_side else {
+            return Err(ProxyError::Silent);
+        };
         let engine_side = hyper::upgrade::on(&mut response);
         let protocol = response.headers().get(UPGRADE).cloned();
         headers::clean_response(response.headers_mut(), path_and_query.path());
@@ -161,5 +190,6 @@ fn add_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
 
 /// Host header for an engine: ComfyUI compares it with the Origin when it names a loopback address.
 fn engine_host(address: SocketAddr) -> HeaderValue {
-    HeaderValue::from_str(&address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("127.0.0.1"))
+    HeaderValue::from_str(&address.to_string())
+        .unwrap_or_else(|_| HeaderValue::from_static("127.0.0.1"))
 }

@@ -4,8 +4,8 @@ use super::pool::PooledBody;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::header::{
-    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, LAST_MODIFIED, RANGE,
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RANGE,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
@@ -30,7 +30,9 @@ pub(super) fn prepare_request(headers: &mut HeaderMap) {
 /// Adds the script to the page; anything that is not such a page passes unchanged.
 pub(super) async fn add_script(response: Response<PooledBody>, method: &Method) -> Response<Body> {
     let headers = response.headers();
-    let is_html = headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    let is_html = headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
     if response.status() != StatusCode::OK || !is_html || headers.contains_key(CONTENT_ENCODING) {
         return response.map(Body::new);
     }
@@ -38,7 +40,10 @@ pub(super) async fn add_script(response: Response<PooledBody>, method: &Method) 
     for name in [CONTENT_LENGTH, ETAG, LAST_MODIFIED] {
         parts.headers.remove(name);
     }
-    parts.headers.entry(CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static("frame-ancestors 'self'"));
+    parts
+        .headers
+        .entry(CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static("frame-ancestors 'self'"));
     if method == Method::HEAD {
         return Response::from_parts(parts, Body::empty());
     }
@@ -56,7 +61,9 @@ pub(super) async fn add_script(response: Response<PooledBody>, method: &Method) 
 fn with_script(page: &Bytes) -> Bytes {
     let lower = page.to_ascii_lowercase();
     let find = |tag: &[u8]| lower.windows(tag.len()).position(|window| window == tag);
-    let at = find(b"</head>").or_else(|| find(b"<body")).unwrap_or(page.len());
+    let at = find(b"</head>")
+        .or_else(|| find(b"<body"))
+        .unwrap_or(page.len());
     let mut changed = BytesMut::with_capacity(page.len() + SCRIPT.len());
     changed.extend_from_slice(&page[..at]);
     changed.extend_from_slice(SCRIPT);
@@ -72,7 +79,10 @@ mod tests {
     fn the_script_goes_into_the_head() {
         let script = std::str::from_utf8(SCRIPT).unwrap();
         for (page, expected) in [
-            ("<HEAD><title>x</title></HEAD><body>", format!("<HEAD><title>x</title>{script}</HEAD><body>")),
+            (
+                "<HEAD><title>x</title></HEAD><body>",
+                format!("<HEAD><title>x</title>{script}</HEAD><body>"),
+            ),
             ("<body class=a>", format!("{script}<body class=a>")),
             ("x", format!("x{script}")),
         ] {

@@ -44,14 +44,25 @@ pub fn normalise(uri: &Uri) -> Result<Option<Uri>, PathFault> {
 }
 
 fn normalise_path(path: &str) -> Result<Cow<'_, str>, PathFault> {
-    let normal = if path.contains('%') { Cow::Owned(unescape_unreserved(path)?) } else { Cow::Borrowed(path) };
+    let normal = if path.contains('%') {
+        Cow::Owned(unescape_unreserved(path)?)
+    } else {
+        Cow::Borrowed(path)
+    };
     if normal.bytes().any(|byte| byte.is_ascii_control()) {
         return Err(PathFault::ControlCharacter);
     }
-    if normal.split('/').any(|segment| matches!(segment, "." | "..")) {
+    if normal
+        .split('/')
+        .any(|segment| matches!(segment, "." | ".."))
+    {
         return Err(PathFault::DotSegment);
     }
-    Ok(if normal == path { Cow::Borrowed(path) } else { normal })
+    Ok(if normal == path {
+        Cow::Borrowed(path)
+    } else {
+        normal
+    })
 }
 
 fn unescape_unreserved(path: &str) -> Result<String, PathFault> {
@@ -80,7 +91,13 @@ fn unescape_unreserved(path: &str) -> Result<String, PathFault> {
 }
 
 /// First segments of all routes of the three generations of ComfyUI-Manager.
-const MANAGER_SEGMENTS: [&str; 5] = ["manager", "customnode", "snapshot", "externalmodel", "comfyui_manager"];
+const MANAGER_SEGMENTS: [&str; 5] = [
+    "manager",
+    "customnode",
+    "snapshot",
+    "externalmodel",
+    "comfyui_manager",
+];
 
 /// Whether a path belongs to ComfyUI-Manager, which installs code: its routes bare, under `/api`
 /// and `/v2` in any order, and its page scripts. Judged more widely than ComfyUI matches: without
@@ -94,7 +111,9 @@ pub fn is_manager_path(normal_path: &str) -> bool {
         .filter(|segment| !segment.is_empty())
         .skip_while(|segment| matches!(*segment, "api" | "v2"));
     match segments.next() {
-        Some("extensions") => segments.next().is_some_and(|pack| pack.starts_with("comfyui-manager")),
+        Some("extensions") => segments
+            .next()
+            .is_some_and(|pack| pack.starts_with("comfyui-manager")),
         Some(first) => MANAGER_SEGMENTS.contains(&first),
         None => false,
     }
@@ -135,7 +154,11 @@ mod tests {
             ("*", Err(PathFault::NoPath)),
         ];
         for (target, expected) in table {
-            assert_eq!(normal(target).as_deref().map_err(|fault| *fault), expected, "{target}");
+            assert_eq!(
+                normal(target).as_deref().map_err(|fault| *fault),
+                expected,
+                "{target}"
+            );
         }
     }
 
@@ -166,7 +189,15 @@ mod tests {
         for path in yes {
             assert!(is_manager_path(path), "{path}");
         }
-        for path in ["/", "/prompt", "/api/view", "/extensions", "/extensions/core/x.js", "/userdata/manager", "/managers"] {
+        for path in [
+            "/",
+            "/prompt",
+            "/api/view",
+            "/extensions",
+            "/extensions/core/x.js",
+            "/userdata/manager",
+            "/managers",
+        ] {
             assert!(!is_manager_path(path), "{path}");
         }
     }

@@ -63,13 +63,18 @@ impl Pool {
             }
         }
         let mut sender = self.connect(address).await?;
-        let response = sender.send_request(request).await.map_err(ProxyError::Upstream)?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(ProxyError::Upstream)?;
         Ok(self.lease(address, sender, response))
     }
 
     async fn connect(&self, address: SocketAddr) -> Result<SendRequest<Body>, ProxyError> {
         let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
-        let stream = stream.map_err(|_| ProxyError::ConnectTimeout)?.map_err(ProxyError::Connect)?;
+        let stream = stream
+            .map_err(|_| ProxyError::ConnectTimeout)?
+            .map_err(ProxyError::Connect)?;
         let _ = stream.set_nodelay(true);
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(CONNECTION_BUFFER)
@@ -91,7 +96,9 @@ impl Pool {
         let connections = idle.get_mut(&address)?;
         let now = Instant::now();
         while let Some(connection) = connections.pop() {
-            if !connection.sender.is_closed() && now.duration_since(connection.since) < MAX_IDLE_TIME {
+            if !connection.sender.is_closed()
+                && now.duration_since(connection.since) < MAX_IDLE_TIME
+            {
                 return Some(connection.sender);
             }
         }
@@ -106,7 +113,10 @@ impl Pool {
         let mut idle = self.idle.lock();
         let connections = idle.entry(address).or_default();
         if connections.len() < MAX_IDLE {
-            connections.push(Idle { sender, since: Instant::now() });
+            connections.push(Idle {
+                sender,
+                since: Instant::now(),
+            });
         }
     }
 
@@ -115,7 +125,8 @@ impl Pool {
         let now = Instant::now();
         self.idle.lock().retain(|_, connections| {
             connections.retain(|connection| {
-                !connection.sender.is_closed() && now.duration_since(connection.since) < MAX_IDLE_TIME
+                !connection.sender.is_closed()
+                    && now.duration_since(connection.since) < MAX_IDLE_TIME
             });
             !connections.is_empty()
         });
@@ -127,9 +138,16 @@ impl Pool {
         sender: SendRequest<Body>,
         response: Response<Incoming>,
     ) -> Response<PooledBody> {
-        let lease = Lease { pool: Arc::clone(self), address, sender };
+        let lease = Lease {
+            pool: Arc::clone(self),
+            address,
+            sender,
+        };
         response.map(|incoming| {
-            let mut body = PooledBody { incoming, lease: Some(lease) };
+            let mut body = PooledBody {
+                incoming,
+                lease: Some(lease),
+            };
             body.return_if_ended();
             body
         })

@@ -99,7 +99,13 @@ impl Store {
                 "INSERT INTO audit (at, event, user, address, detail) VALUES (?1, ?2, ?3, ?4, ?5)",
             );
             let written = written.and_then(|mut statement| {
-                statement.execute(params![at, entry.event.name(), entry.user, entry.address, entry.detail])
+                statement.execute(params![
+                    at,
+                    entry.event.name(),
+                    entry.user,
+                    entry.address,
+                    entry.detail
+                ])
             });
             if let Err(error) = written {
                 tracing::error!(%error, event = entry.event.name(), "an audit entry was lost");
@@ -111,7 +117,11 @@ impl Store {
     }
 
     /// The newest rows, at most `limit`, older than row `before`.
-    pub async fn audit_entries(&self, before: Option<i64>, limit: u32) -> Result<Vec<AuditView>, StoreError> {
+    pub async fn audit_entries(
+        &self,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<AuditView>, StoreError> {
         self.call(move |connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT id, at, event, user, address, detail FROM audit WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
@@ -135,7 +145,10 @@ impl Store {
     pub async fn trim_audit(&self) -> Result<(), StoreError> {
         self.call(|connection| {
             connection
-                .execute("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?1", [KEEP])
+                .execute(
+                    "DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?1",
+                    [KEEP],
+                )
                 .map(|_| ())
         })
         .await

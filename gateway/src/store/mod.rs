@@ -82,12 +82,17 @@ impl Store {
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
         migrate(&mut connection)?;
         let (work, received) = sync_channel::<Work>(QUEUE);
-        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
-            while let Ok(work) = received.recv() {
-                work(&mut connection);
-            }
-        })?;
-        Ok(Self { work: Some(work), thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || {
+                while let Ok(work) = received.recv() {
+                    work(&mut connection);
+                }
+            })?;
+        Ok(Self {
+            work: Some(work),
+            thread: Some(thread),
+        })
     }
 
     /// Runs `work` on the thread and awaits what it returns.
@@ -118,7 +123,9 @@ impl Store {
 
     fn post(&self, work: impl FnOnce(&mut Connection) + Send + 'static) -> Result<(), StoreError> {
         let sender = self.work.as_ref().ok_or(StoreError::Unavailable)?;
-        sender.try_send(Box::new(work)).map_err(|_| StoreError::Unavailable)
+        sender
+            .try_send(Box::new(work))
+            .map_err(|_| StoreError::Unavailable)
     }
 }
 
@@ -134,12 +141,18 @@ impl Drop for Store {
 fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let done = usize::try_from(version).map_err(|_| StoreError::Newer(version))?;
-    let Some(missing) = MIGRATIONS.get(done..) else { return Err(StoreError::Newer(version)) };
+    let Some(missing) = MIGRATIONS.get(done..) else {
+        return Err(StoreError::Newer(version));
+    };
     let transaction = connection.transaction()?;
     for statements in missing {
         transaction.execute_batch(statements)?;
     }
-    transaction.pragma_update(None, "user_version", i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX))?;
+    transaction.pragma_update(
+        None,
+        "user_version",
+        i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX),
+    )?;
     Ok(transaction.commit()?)
 }
 
@@ -163,7 +176,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("sentinel.db");
         drop(Store::open(&path).unwrap());
-        Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        Connection::open(&path)
+            .unwrap()
+            .pragma_update(None, "user_version", 99)
+            .unwrap();
         assert!(matches!(Store::open(&path), Err(StoreError::Newer(99))));
     }
 }

@@ -63,7 +63,9 @@ impl Store {
     pub async fn add_session(&self, row: SessionRow) -> Result<(), StoreError> {
         self.call(move |connection| {
             connection
-                .prepare_cached("INSERT INTO sessions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?
+                .prepare_cached(
+                    "INSERT INTO sessions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                )?
                 .execute(params![
                     row.id,
                     row.user_id,
@@ -86,7 +88,9 @@ impl Store {
         self.call(move |connection| {
             let transaction = connection.transaction()?;
             for id in ids {
-                transaction.prepare_cached("DELETE FROM sessions WHERE id = ?1")?.execute([id])?;
+                transaction
+                    .prepare_cached("DELETE FROM sessions WHERE id = ?1")?
+                    .execute([id])?;
             }
             transaction.commit()
         })
