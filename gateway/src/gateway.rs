@@ -71,7 +71,7 @@ impl Gateway {
     /// Starts everything; returns when requests are answered. ComfyUI may still be starting.
     /// Needs a tokio runtime that lives as long as the gateway.
     pub fn start(
-        data: DataDirectory,
+        data: &DataDirectory,
         config: ConfigFile,
         listen: Option<SocketAddr>,
     ) -> Result<Self, GatewayError> {
@@ -97,8 +97,8 @@ impl Gateway {
             data.resolve(&started_with.whitelist),
             data.resolve(&started_with.blacklist),
         );
-        let engine = Engine::open(&config, &data).map_err(io(data.logs()))?;
-        let tls = tls(&started_with, &data)?;
+        let engine = Engine::open(&config, data).map_err(io(data.logs()))?;
+        let tls = tls(&started_with, data)?;
         let app = Arc::new(App {
             live: ArcSwap::from_pointee(Live::of(&started_with)),
             hasher: Arc::new(Hasher::start().map_err(io(data.root().to_path_buf()))?),

@@ -138,7 +138,7 @@ pub fn check_origin(
         }
         None => match headers.get(REFERER).map(|referer| referer.to_str()) {
             Some(Ok(referer))
-                if !is_same_origin(referer, host, is_https) && !(is_read && is_page_visit) =>
+                if !(is_same_origin(referer, host, is_https) || is_read && is_page_visit) =>
             {
                 Err(OriginFault::ForeignOrigin)
             }

@@ -140,7 +140,7 @@ impl EngineView {
             since: rfc3339(status.since.unix_timestamp()),
             progress: status.progress,
             retry_in: status.retry_remaining(now).map(|wait| wait.as_secs() + 1),
-            version: status.version.clone(),
+            version: status.version,
             demo: engine.is_demo(),
             log: log_lines.map(|lines| {
                 engine

@@ -26,7 +26,7 @@ pub(super) fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let gateway = Gateway::start(data, config, options.listen)?;
+        let gateway = Gateway::start(&data, config, options.listen)?;
         let status = gateway.status();
         say(&format!("Sentinel is ready at {}", status.local_url));
         for address in status.listening.iter().filter(|address| !address.ip().is_loopback()) {

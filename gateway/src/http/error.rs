@@ -19,7 +19,7 @@ pub struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
-    members: Map<String, Value>,
+    members: Box<Map<String, Value>>,
     retry_after: Option<u64>,
 }
 
@@ -30,7 +30,7 @@ impl ApiError {
             status,
             code,
             message: message.into(),
-            members: Map::new(),
+            members: Box::default(),
             retry_after: None,
         }
     }
@@ -145,7 +145,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut body = json!({ "error": self.message, "code": self.code });
         if let Some(body) = body.as_object_mut() {
-            body.extend(self.members);
+            body.extend(*self.members);
         }
         let mut response = (self.status, Json(body)).into_response();
         if let Some(seconds) = self.retry_after {
