@@ -83,6 +83,11 @@ impl AddressSet {
     }
 }
 
+/// Checks the text of a list; gives the number of its addresses and ranges.
+pub fn check_address_list(text: &str) -> Result<usize, LineError> {
+    AddressSet::parse(text).map(|set| set.entries)
+}
+
 /// An address or a range; `::ffff:a.b.c.d` and `::ffff:a.b.c.d/120` are their IPv4 forms.
 fn parse_entry(entry: &str) -> Option<IpNet> {
     if let Ok(address) = entry.parse::<IpAddr>() {

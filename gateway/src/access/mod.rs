@@ -9,5 +9,7 @@ mod origin;
 pub use attempts::{AttemptKind, Attempts, Lockout, LockoutView};
 pub(crate) use client_ip::FORWARDING_HEADERS;
 pub use client_ip::{Caller, ClientIp, TrustedProxies, caller_of};
-pub use lists::{AccessLists, Ban, ListError, ListKind, ListView, Verdict};
+pub use lists::{
+    AccessLists, Ban, LineError, ListError, ListKind, ListView, Verdict, check_address_list,
+};
 pub use origin::{HostNames, OriginFault, check_host, check_origin};
