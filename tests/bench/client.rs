@@ -227,11 +227,7 @@ async fn repeat(
                 break head;
             }
         };
-        ensure!(
-            head.status == status,
-            "{} instead of {status}",
-            head.status
-        );
+        ensure!(head.status == status, "{} instead of {status}", head.status);
         let end = head.length + head.body.context("an answer without Content-Length")?;
         ensure!(end <= buffer.len(), "a larger answer than expected");
         while filled < end {

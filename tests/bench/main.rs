@@ -38,7 +38,10 @@ enum Role {
     TokenCheck,
 }
 
-#[expect(clippy::print_stdout, reason = "the one place where this program prints")]
+#[expect(
+    clippy::print_stdout,
+    reason = "the one place where this program prints"
+)]
 fn say(text: &str) {
     println!("{text}");
 }

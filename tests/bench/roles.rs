@@ -156,6 +156,9 @@ async fn stream_one(mut stream: TcpStream, frame: &[u8]) -> Result<()> {
             SYSTEM_STATS.len()
         );
         stream.write_all(answer.as_bytes()).await?;
+        if head.contains("\nconnection: close") {
+            return Ok(());
+        }
     }
 }
 

@@ -1,1 +1,12 @@
-//! Black-box tests of `sentineld`.
+//! Black-box tests of `sentineld` with the demo engine behind it.
+
+mod admin_api;
+mod filtering;
+mod lock_out;
+mod proxy;
+mod readme;
+mod routes;
+mod sessions;
+mod sign_in;
+mod smuggling;
+mod supervisor;

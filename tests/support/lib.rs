@@ -1,1 +1,9 @@
-//! Black-box tests.
+//! What black-box tests stand on: a running gateway and clients that see every byte.
+
+mod client;
+mod gateway;
+mod socket;
+
+pub use client::{Answer, Ask, exchange, read_answer};
+pub use gateway::{Gateway, Options, PASSWORD, eventually};
+pub use socket::{Socket, ended_within};

@@ -11,7 +11,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
-use http::{Method, Request, StatusCode};
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -58,9 +58,6 @@ impl Door {
 
     async fn admit(mut self, request: Request<Incoming>) -> Response {
         let mut request = request.map(Body::new);
-        if request.uri().path() == "*" && request.method() == Method::OPTIONS {
-            return StatusCode::OK.into_response();
-        }
         let authority = request.uri().authority().cloned();
         match proxy::normalise(request.uri()) {
             Ok(None) => {}

@@ -7,8 +7,13 @@ export interface Failure {
   code: string;
   message: string;
   status: number;
-  /** With `locked_out`: how long the next attempt has to wait. */
+  /** How long the next attempt has to wait: with `locked_out`, and with the wrong password that locks. */
   remainingSeconds?: number;
+}
+
+/** For how many seconds no further attempt is accepted; the wrong password that locks out says so itself. */
+export function lockedFor(failure: Failure): number {
+  return failure.remainingSeconds ?? (failure.code === "locked_out" ? 60 : 0);
 }
 
 /** The text for a failure in the person's language; the only place where codes become words. */

@@ -12,7 +12,7 @@ export interface Me {
 export interface Session {
   id: string;
   created_at: string;
-  last_used_at: string;
+  last_used_at: string | null;
   expires_at: string;
   address: string;
   user_agent: string;
