@@ -11,45 +11,29 @@ describe("ComfyUI's own page", { skip }, () => {
   let page;
   before(async () => {
     browser = await openBrowser();
+  });
+  after(() => browser?.close());
+  beforeEach(async () => {
     sentinel = await startSentinel();
     await sentinel.register();
     await sentinel.untilEngineIsReady(await sentinel.signIn());
-    // ComfyUI shows its templates to whoever comes for the first time, and remembers that they came.
-    const first = await browser.page(sentinel);
-    await signIn(first, admin);
-    const remembered = first.waitForResponse(
-      (response) => response.request().method() === "POST" && response.url().endsWith("/Comfy.TutorialCompleted"),
-    );
-    await first.getByTestId("template-workflow-demo-picture").waitFor();
-    await remembered;
-    await first.context().close();
-  });
-  after(async () => {
-    await browser?.close();
-    await sentinel?.stop();
-  });
-  beforeEach(async () => {
     page = await browser.page(sentinel);
     await signIn(page, admin);
-    await page.getByTestId("queue-button").waitFor();
-    await button().waitFor();
+    // ComfyUI shows its templates to whoever comes for the first time.
+    const template = page.getByTestId("template-workflow-demo-picture");
+    await template.click();
+    await template.waitFor({ state: "detached" });
   });
   afterEach(async () => {
+    await page?.context().close();
+    await sentinel?.stop();
     assertNoProblems(page);
-    await page.context().close();
   });
 
   const button = () => page.getByRole("button", { name: `Sentinel: signed in as ${admin.username}` });
   const item = (name) => page.getByRole("menuitem", { name });
-  const openTemplate = async () => {
-    const template = page.getByTestId("template-workflow-demo-picture");
-    await page.getByRole("button", { name: "Templates", exact: true }).click();
-    await template.click();
-    await template.waitFor({ state: "detached" });
-  };
 
   test("runs a workflow and shows its picture", async () => {
-    await openTemplate();
     const shown = page.waitForResponse((response) => {
       const address = new URL(response.url());
       return address.pathname.endsWith("/view") && address.searchParams.get("type") === "output";
@@ -99,7 +83,6 @@ describe("ComfyUI's own page", { skip }, () => {
   });
 
   test("leaves nothing behind after logging out", async () => {
-    await openTemplate();
     await page.evaluate(() => {
       localStorage.setItem("trace", "1");
       sessionStorage.setItem("trace", "1");

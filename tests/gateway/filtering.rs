@@ -15,20 +15,40 @@ const SECOND: Duration = Duration::from_millis(1500);
 
 fn status_from(gateway: &Gateway, address: &str) -> Result<u16> {
     // A banned address may get no answer at all.
-    Ok(gateway.ask(&Ask::get("/sentinel/health").from(address)).map_or(403, |answer| answer.status))
+    Ok(gateway
+        .ask(&Ask::get("/sentinel/health").from(address))
+        .map_or(403, |answer| answer.status))
 }
 
 #[tokio::test]
 async fn an_edit_of_the_deny_list_counts_within_a_second() -> Result<()> {
     let gateway = Gateway::start(Options::default().behind_a_proxy())?;
     let cookie = format!("jwt_token={}", gateway.owner);
-    let banned = Socket::open(gateway.port, "/ws", &[("Cookie", &cookie), ("X-Forwarded-For", "192.168.1.50")]).await?;
-    let mut other = Socket::open(gateway.port, "/ws", &[("Cookie", &cookie), ("X-Forwarded-For", "192.168.1.51")]).await?;
+    let banned = Socket::open(
+        gateway.port,
+        "/ws",
+        &[("Cookie", &cookie), ("X-Forwarded-For", "192.168.1.50")],
+    )
+    .await?;
+    let mut other = Socket::open(
+        gateway.port,
+        "/ws",
+        &[("Cookie", &cookie), ("X-Forwarded-For", "192.168.1.51")],
+    )
+    .await?;
     assert_eq!(status_from(&gateway, "192.168.1.50")?, 200);
     let path = gateway.data.path().join("blacklist.txt");
-    fs::write(&path, "# away with him\n192.168.1.50\n10.0.0.0/8\n2001:db8::/32\n")?;
+    fs::write(
+        &path,
+        "# away with him\n192.168.1.50\n10.0.0.0/8\n2001:db8::/32\n",
+    )?;
     assert!(ended_within(banned, SECOND).await);
-    for address in ["192.168.1.50", "::ffff:192.168.1.50", "10.200.3.4", "2001:db8:1::9"] {
+    for address in [
+        "192.168.1.50",
+        "::ffff:192.168.1.50",
+        "10.200.3.4",
+        "2001:db8:1::9",
+    ] {
         eventually(SECOND, || Ok(status_from(&gateway, address)? == 403))?;
     }
     assert_eq!(status_from(&gateway, "192.168.1.51")?, 200);
@@ -56,9 +76,16 @@ fn s11_s13_an_allow_list_of_networks_shuts_the_others_out() -> Result<()> {
 
 #[test]
 fn a_bad_line_keeps_what_was_last_good() -> Result<()> {
-    let gateway = Gateway::start(Options::default().behind_a_proxy().file("blacklist.txt", "192.168.1.50\n"))?;
+    let gateway = Gateway::start(
+        Options::default()
+            .behind_a_proxy()
+            .file("blacklist.txt", "192.168.1.50\n"),
+    )?;
     assert_eq!(status_from(&gateway, "192.168.1.50")?, 403);
-    fs::write(gateway.data.path().join("blacklist.txt"), "192.168.1.51\nnonsense/99\n")?;
+    fs::write(
+        gateway.data.path().join("blacklist.txt"),
+        "192.168.1.51\nnonsense/99\n",
+    )?;
     eventually(Duration::from_secs(3), || {
         let access = gateway.admin("GET", "access", None)?.json();
         Ok(!access["blacklist"]["error"].is_null())
@@ -74,34 +101,97 @@ async fn foreign_pages_reach_nothing() -> Result<()> {
     let port = gateway.port;
     let own = format!("http://localhost:{port}");
     let other_port = format!("http://localhost:{}", port.wrapping_add(1).max(1));
-    let foreign = ["null", "https://evil.example", &other_port, &format!("https://localhost:{port}"), "http://localhost", "http://localhost.evil.example"];
+    let foreign = [
+        "null",
+        "https://evil.example",
+        &other_port,
+        &format!("https://localhost:{port}"),
+        "http://localhost",
+        "http://localhost.evil.example",
+    ];
     for origin in foreign {
-        for (method, path) in [("POST", "/prompt"), ("GET", "/queue"), ("POST", "/login"), ("POST", "/register"), ("OPTIONS", "/prompt")] {
-            let answer = gateway.ask(&Ask::new(method, path).cookie(&gateway.owner).header("Origin", origin))?;
+        for (method, path) in [
+            ("POST", "/prompt"),
+            ("GET", "/queue"),
+            ("POST", "/login"),
+            ("POST", "/register"),
+            ("OPTIONS", "/prompt"),
+        ] {
+            let answer = gateway.ask(
+                &Ask::new(method, path)
+                    .cookie(&gateway.owner)
+                    .header("Origin", origin),
+            )?;
             assert_eq!(answer.status, 403, "{origin} {method} {path}");
-            assert_eq!(answer.header("access-control-allow-origin"), None, "{origin}");
+            assert_eq!(
+                answer.header("access-control-allow-origin"),
+                None,
+                "{origin}"
+            );
         }
         let cookie = format!("jwt_token={}", gateway.owner);
-        let refused = Socket::attempt(port, "/ws", &[("Cookie", &cookie), ("Origin", origin)]).await?;
+        let refused =
+            Socket::attempt(port, "/ws", &[("Cookie", &cookie), ("Origin", origin)]).await?;
         assert_eq!(refused.err(), Some(403), "{origin}");
     }
-    assert_eq!(gateway.ask(&Ask::get("/queue").cookie(&gateway.owner).header("Origin", &own))?.status, 200);
-    let cross = Ask::get("/logout").cookie(&gateway.owner).header("Sec-Fetch-Site", "cross-site").header("Sec-Fetch-Mode", "navigate");
+    assert_eq!(
+        gateway
+            .ask(
+                &Ask::get("/queue")
+                    .cookie(&gateway.owner)
+                    .header("Origin", &own)
+            )?
+            .status,
+        200
+    );
+    let cross = Ask::get("/logout")
+        .cookie(&gateway.owner)
+        .header("Sec-Fetch-Site", "cross-site")
+        .header("Sec-Fetch-Mode", "navigate");
     assert_eq!(gateway.ask(&cross)?.status, 403);
-    assert_eq!(gateway.ask(&Ask::get("/queue").cookie(&gateway.owner))?.status, 200, "still signed in");
+    assert_eq!(
+        gateway
+            .ask(&Ask::get("/queue").cookie(&gateway.owner))?
+            .status,
+        200,
+        "still signed in"
+    );
     Ok(())
 }
 
 #[test]
 fn only_our_names_are_answered() -> Result<()> {
-    let gateway = Gateway::start(Options::default().without_engine().set("allowed_hosts=studio.example"))?;
+    let gateway = Gateway::start(
+        Options::default()
+            .without_engine()
+            .set("allowed_hosts=studio.example"),
+    )?;
     let port = gateway.port;
-    for host in ["evil.example", &format!("evil.example:{port}"), "localhost.evil.example", "", "localhost/evil"] {
+    for host in [
+        "evil.example",
+        &format!("evil.example:{port}"),
+        "localhost.evil.example",
+        "",
+        "localhost/evil",
+    ] {
         let answer = gateway.ask(&Ask::get("/sentinel/health").header("Host", host))?;
-        assert!(matches!(answer.status, 400 | 403), "{host}: {}", answer.status);
+        assert!(
+            matches!(answer.status, 400 | 403),
+            "{host}: {}",
+            answer.status
+        );
     }
-    for host in ["127.0.0.1", "[::1]", "192.168.1.9", "localhost", "LOCALHOST", "studio.example", "comfyui.local"] {
-        let answer = gateway.ask(&Ask::get("/sentinel/health").header("Host", &format!("{host}:{port}")))?;
+    for host in [
+        "127.0.0.1",
+        "[::1]",
+        "192.168.1.9",
+        "localhost",
+        "LOCALHOST",
+        "studio.example",
+        "comfyui.local",
+    ] {
+        let answer =
+            gateway.ask(&Ask::get("/sentinel/health").header("Host", &format!("{host}:{port}")))?;
         assert_eq!(answer.status, 200, "{host}");
     }
     Ok(())
@@ -109,16 +199,36 @@ fn only_our_names_are_answered() -> Result<()> {
 
 #[test]
 fn s14_u10_u11_the_manager_is_for_admins_in_every_spelling() -> Result<()> {
-    let options = Options::default().set("manager_admin_only=true").engine_argument("--enable-manager");
+    let options = Options::default()
+        .set("manager_admin_only=true")
+        .engine_argument("--enable-manager");
     let gateway = Gateway::start(options)?;
     gateway.add_user("anna")?;
     let anna = gateway.sign_in("anna")?;
     let paths = [
-        "/customnode/install/git_url", "/api/customnode/install/git_url", "/%63ustomnode/install/git_url", "/v2/manager/reboot",
-        "/api/v2/manager/reboot", "/manager/reboot", "/api/manager/reboot", "/m%61nager/reboot", "/%6Danager/%72eboot", "/snapshot/remove",
-        "/v2/snapshot/restore", "/api/snapshot/get_list", "/externalmodel/getlist", "/comfyui_manager/x", "/v2/customnode/getmappings",
-        "/v2/manager/queue/install", "/Manager/reboot", "//manager/reboot", "/manager%2Freboot", "/a%70i/manager/reboot",
-        "/extensions/comfyui-manager/x.js", "/extensions/ComfyUI-Manager/x.js", "/api/extensions/comfyui-manager/x.js",
+        "/customnode/install/git_url",
+        "/api/customnode/install/git_url",
+        "/%63ustomnode/install/git_url",
+        "/v2/manager/reboot",
+        "/api/v2/manager/reboot",
+        "/manager/reboot",
+        "/api/manager/reboot",
+        "/m%61nager/reboot",
+        "/%6Danager/%72eboot",
+        "/snapshot/remove",
+        "/v2/snapshot/restore",
+        "/api/snapshot/get_list",
+        "/externalmodel/getlist",
+        "/comfyui_manager/x",
+        "/v2/customnode/getmappings",
+        "/v2/manager/queue/install",
+        "/Manager/reboot",
+        "//manager/reboot",
+        "/manager%2Freboot",
+        "/a%70i/manager/reboot",
+        "/extensions/comfyui-manager/x.js",
+        "/extensions/ComfyUI-Manager/x.js",
+        "/api/extensions/comfyui-manager/x.js",
     ];
     for path in paths {
         for method in ["GET", "HEAD", "POST", "OPTIONS", "PUT"] {
@@ -126,7 +236,11 @@ fn s14_u10_u11_the_manager_is_for_admins_in_every_spelling() -> Result<()> {
             assert_eq!(answer.status, 403, "{method} {path}");
         }
     }
-    for path in ["/v2/manager/version", "/v2/customnode/getmappings?mode=local", "/extensions/comfyui-manager/x.js"] {
+    for path in [
+        "/v2/manager/version",
+        "/v2/customnode/getmappings?mode=local",
+        "/extensions/comfyui-manager/x.js",
+    ] {
         let answer = gateway.ask(&Ask::get(path).bearer(&gateway.owner))?;
         assert_ne!(answer.status, 403, "{path}");
     }
@@ -140,8 +254,12 @@ fn s49_plain_http_is_sent_to_https() -> Result<()> {
     let port = gateway.port;
     let answer = gateway.ask(&Ask::get("/login?next=%2Fx"))?;
     assert_eq!(answer.status, 308);
-    assert_eq!(answer.header("location"), Some(format!("https://localhost:{port}/login?next=%2Fx").as_str()));
-    let answer = gateway.ask(&Ask::post("/login").json(&serde_json::json!({"username": "a", "password": "b"})))?;
+    assert_eq!(
+        answer.header("location"),
+        Some(format!("https://localhost:{port}/login?next=%2Fx").as_str())
+    );
+    let answer = gateway
+        .ask(&Ask::post("/login").json(&serde_json::json!({"username": "a", "password": "b"})))?;
     assert_eq!(answer.status, 308);
 
     let authority = gateway.data.path().join("tls/authority.pem");
@@ -155,7 +273,9 @@ fn s49_plain_http_is_sent_to_https() -> Result<()> {
     let connection = ClientConnection::new(Arc::new(config), ServerName::try_from("localhost")?)?;
     let mut stream = StreamOwned::new(connection, TcpStream::connect(("127.0.0.1", port))?);
     let body = serde_json::json!({"new_user_username": "owner", "new_user_password": sentinel_tests::PASSWORD});
-    stream.write_all(&Ask::post("/register").json(&body).bytes(port)).context("TLS")?;
+    stream
+        .write_all(&Ask::post("/register").json(&body).bytes(port))
+        .context("TLS")?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
     assert_eq!(read_answer(&bytes, false)?.status, 200);

@@ -24,11 +24,21 @@ fn the_third_failure_locks_out() -> Result<()> {
     let remaining = answer.json()["remaining_seconds"].as_u64().unwrap_or(0);
     assert!((50..=60).contains(&remaining), "{remaining}");
     for (path, body) in [
-        ("/generate_token", json!({"username": "owner", "password": PASSWORD, "expire_hours": 1})),
-        ("/register", json!({"username": "owner", "password": PASSWORD, "new_user_username": "anna", "new_user_password": PASSWORD})),
+        (
+            "/generate_token",
+            json!({"username": "owner", "password": PASSWORD, "expire_hours": 1}),
+        ),
+        (
+            "/register",
+            json!({"username": "owner", "password": PASSWORD, "new_user_username": "anna", "new_user_password": PASSWORD}),
+        ),
     ] {
         let answer = gateway.ask(&Ask::post(path).from("192.168.1.50").json(&body))?;
-        assert_eq!((answer.status, answer.code().as_str()), (403, "locked_out"), "{path}");
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (403, "locked_out"),
+            "{path}"
+        );
     }
     Ok(())
 }
@@ -40,8 +50,14 @@ fn s3_s4_forged_forwarded_for_changes_nothing() -> Result<()> {
     let mut checked = 0;
     for number in 0..12 {
         let forged = format!("10.9.8.{number}");
-        let ask = Ask::post("/login").from(&forged).header("X-Real-IP", &forged).header("Forwarded", &format!("for={forged}"));
-        let answer = gateway.ask(&ask.json(&json!({"username": format!("nobody_{number}"), "password": "wrong-Guess-1"})))?;
+        let ask = Ask::post("/login")
+            .from(&forged)
+            .header("X-Real-IP", &forged)
+            .header("Forwarded", &format!("for={forged}"));
+        let answer =
+            gateway.ask(&ask.json(
+                &json!({"username": format!("nobody_{number}"), "password": "wrong-Guess-1"}),
+            ))?;
         checked += u32::from(answer.status == 401);
     }
     assert_eq!(checked, 3);
@@ -54,7 +70,12 @@ fn s4_rotating_the_address_does_not_evade_the_lock_of_an_account() -> Result<()>
     gateway.add_user("anna")?;
     let mut checked = 0;
     for number in 0..12 {
-        let answer = login_from(&gateway, &format!("203.0.113.{number}"), "anna", "wrong-Guess-1")?;
+        let answer = login_from(
+            &gateway,
+            &format!("203.0.113.{number}"),
+            "anna",
+            "wrong-Guess-1",
+        )?;
         checked += u32::from(answer.status == 401);
     }
     assert_eq!(checked, 3);
@@ -67,7 +88,12 @@ fn s4_a_client_behind_the_proxy_cannot_prepend_addresses() -> Result<()> {
     let mut checked = 0;
     for number in 0..8 {
         let chain = format!("10.0.0.{number}, 192.168.1.50");
-        let answer = login_from(&gateway, &chain, &format!("nobody_{number}"), "wrong-Guess-1")?;
+        let answer = login_from(
+            &gateway,
+            &chain,
+            &format!("nobody_{number}"),
+            "wrong-Guess-1",
+        )?;
         checked += u32::from(answer.status == 401);
     }
     assert_eq!(checked, 3);
@@ -76,7 +102,11 @@ fn s4_a_client_behind_the_proxy_cannot_prepend_addresses() -> Result<()> {
 
 #[test]
 fn s5_nobody_gets_another_address_banned() -> Result<()> {
-    let gateway = Gateway::start(Options::default().without_engine().set("blacklist_after_attempts=3"))?;
+    let gateway = Gateway::start(
+        Options::default()
+            .without_engine()
+            .set("blacklist_after_attempts=3"),
+    )?;
     for _ in 0..5 {
         login_from(&gateway, "192.168.1.77", "owner", "wrong-Guess-1")?;
     }
@@ -93,7 +123,9 @@ fn s6_u18_an_own_sign_in_resets_nothing() -> Result<()> {
     gateway.add_user("anna")?;
     let mut checked = 0;
     for _ in 0..6 {
-        checked += u32::from(login_from(&gateway, "192.168.1.50", "owner", "wrong-Guess-1")?.status == 401);
+        checked += u32::from(
+            login_from(&gateway, "192.168.1.50", "owner", "wrong-Guess-1")?.status == 401,
+        );
         login_from(&gateway, "192.168.1.50", "anna", PASSWORD)?;
     }
     assert_eq!(checked, 3);
@@ -113,7 +145,9 @@ fn parallel_guesses_count_like_guesses_in_a_row() -> Result<()> {
         .collect();
     let mut checked = 0;
     for guess in guesses {
-        let answer = guess.join().map_err(|_| anyhow::anyhow!("a guess broke"))??;
+        let answer = guess
+            .join()
+            .map_err(|_| anyhow::anyhow!("a guess broke"))??;
         checked += u32::from(answer.status == 401);
     }
     assert!(checked <= 3, "{checked} guesses were checked");
@@ -122,31 +156,60 @@ fn parallel_guesses_count_like_guesses_in_a_row() -> Result<()> {
 
 #[test]
 fn s12_an_allowed_address_is_spared() -> Result<()> {
-    let gateway = Gateway::start(Options::default().behind_a_proxy().without_engine().file("whitelist.txt", "127.0.0.1\n192.168.1.50\n"))?;
+    let gateway = Gateway::start(
+        Options::default()
+            .behind_a_proxy()
+            .without_engine()
+            .file("whitelist.txt", "127.0.0.1\n192.168.1.50\n"),
+    )?;
     for _ in 0..7 {
         let answer = login_from(&gateway, "192.168.1.50", "owner", "wrong-Guess-1")?;
         assert_eq!(answer.status, 401, "{}", answer.text());
     }
-    assert_eq!(login_from(&gateway, "192.168.1.50", "owner", PASSWORD)?.status, 200);
+    assert_eq!(
+        login_from(&gateway, "192.168.1.50", "owner", PASSWORD)?.status,
+        200
+    );
     Ok(())
 }
 
 #[test]
 fn s8_s9_s10_bans_follow_each_other_and_break_nobody() -> Result<()> {
     let own = "# my own list\n198.51.100.0/24 # a bad network\n";
-    let options = Options::default().behind_a_proxy().without_engine().set("blacklist_after_attempts=3");
+    let options = Options::default()
+        .behind_a_proxy()
+        .without_engine()
+        .set("blacklist_after_attempts=3");
     let gateway = Gateway::start(options.file("blacklist.txt", own))?;
-    for (number, address) in ["192.168.1.50", "192.168.1.51", "2001:db8::5"].iter().enumerate() {
+    for (number, address) in ["192.168.1.50", "192.168.1.51", "2001:db8::5"]
+        .iter()
+        .enumerate()
+    {
         for _ in 0..3 {
-            login_from(&gateway, address, &format!("nobody_{number}"), "wrong-Guess-1")?;
+            login_from(
+                &gateway,
+                address,
+                &format!("nobody_{number}"),
+                "wrong-Guess-1",
+            )?;
         }
         eventually(Duration::from_secs(2), || {
             let answer = gateway.ask(&Ask::get("/sentinel/health").from(address));
             Ok(answer.map_or(true, |answer| answer.status == 403))
         })?;
         for _ in 0..5 {
-            assert_eq!(gateway.ask(&Ask::get("/sentinel/health").from("192.168.1.60"))?.status, 200);
-            assert_eq!(gateway.ask(&Ask::get("/sentinel/api/me").bearer(&gateway.owner))?.status, 200);
+            assert_eq!(
+                gateway
+                    .ask(&Ask::get("/sentinel/health").from("192.168.1.60"))?
+                    .status,
+                200
+            );
+            assert_eq!(
+                gateway
+                    .ask(&Ask::get("/sentinel/api/me").bearer(&gateway.owner))?
+                    .status,
+                200
+            );
         }
     }
     let list = fs::read_to_string(gateway.data.path().join("blacklist.txt"))?;
@@ -154,6 +217,11 @@ fn s8_s9_s10_bans_follow_each_other_and_break_nobody() -> Result<()> {
     for address in ["192.168.1.50", "192.168.1.51"] {
         assert!(list.contains(address), "{list}");
     }
-    assert_eq!(gateway.ask(&Ask::get("/sentinel/health").from("198.51.100.9"))?.status, 403);
+    assert_eq!(
+        gateway
+            .ask(&Ask::get("/sentinel/health").from("198.51.100.9"))?
+            .status,
+        403
+    );
     Ok(())
 }

@@ -25,10 +25,15 @@ fn workflow() -> Value {
 fn make_picture(gateway: &Gateway) -> Result<String> {
     let ask = Ask::post("/prompt").bearer(&gateway.owner);
     let answer = gateway.ask(&ask.json(&json!({"prompt": workflow()})))?;
-    let id = answer.json()["prompt_id"].as_str().with_context(|| answer.text())?.to_owned();
+    let id = answer.json()["prompt_id"]
+        .as_str()
+        .with_context(|| answer.text())?
+        .to_owned();
     let mut image = Value::Null;
     eventually(Duration::from_secs(20), || {
-        let history = gateway.ask(&Ask::get(&format!("/history/{id}")).bearer(&gateway.owner))?.json();
+        let history = gateway
+            .ask(&Ask::get(&format!("/history/{id}")).bearer(&gateway.owner))?
+            .json();
         image = history[&id]["outputs"]["2"]["images"][0].clone();
         Ok(!image.is_null())
     })?;
@@ -41,7 +46,10 @@ fn credentials_and_forged_headers_do_not_reach_comfyui() -> Result<()> {
     let gateway = start()?;
     let ask = Ask::get("/demo/echo?a=1&b=%20%2F")
         .bearer(&gateway.owner)
-        .header("Cookie", &format!("theme=dark; jwt_token={}; other=2", gateway.owner))
+        .header(
+            "Cookie",
+            &format!("theme=dark; jwt_token={}; other=2", gateway.owner),
+        )
         .header("Comfy-User", "admin")
         .header("X-Forwarded-For", "1.2.3.4")
         .header("X-Forwarded-Host", "evil.example")
@@ -63,8 +71,21 @@ fn credentials_and_forged_headers_do_not_reach_comfyui() -> Result<()> {
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(answer.json()["query"], "a=1&b=%20%2F");
     for name in [
-        "authorization", "comfy-user", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "forwarded",
-        "via", "x-sentinel-proof", "proxy-authorization", "proxy-connection", "keep-alive", "te", "x-named", "upgrade",
+        "authorization",
+        "comfy-user",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-real-ip",
+        "forwarded",
+        "via",
+        "x-sentinel-proof",
+        "proxy-authorization",
+        "proxy-connection",
+        "keep-alive",
+        "te",
+        "x-named",
+        "upgrade",
     ] {
         assert_eq!(answer.echoed(name), Vec::<String>::new(), "{name}");
     }
@@ -79,13 +100,25 @@ fn credentials_and_forged_headers_do_not_reach_comfyui() -> Result<()> {
 }
 
 #[test]
-fn s36_the_token_in_any_cookie_spelling_does_not_reach_comfyui() -> Result<()> {
+fn the_token_in_any_cookie_spelling_does_not_reach_comfyui() -> Result<()> {
     let gateway = start()?;
     let token = &gateway.owner;
-    for cookie in [format!("jwt_token ={token}; jwt_token={token}"), format!("a=1;jwt_token={token}"), format!("jwt_token={token};;b=2")] {
-        let answer = gateway.ask(&Ask::get("/demo/echo").bearer(token).header("Cookie", &cookie))?;
+    for cookie in [
+        format!("jwt_token ={token}; jwt_token={token}"),
+        format!("a=1;jwt_token={token}"),
+        format!("jwt_token={token};;b=2"),
+    ] {
+        let answer = gateway.ask(
+            &Ask::get("/demo/echo")
+                .bearer(token)
+                .header("Cookie", &cookie),
+        )?;
         assert_eq!(answer.status, 200);
-        assert!(!answer.text().contains(token.as_str()), "{cookie}: {}", answer.text());
+        assert!(
+            !answer.text().contains(token.as_str()),
+            "{cookie}: {}",
+            answer.text()
+        );
     }
     Ok(())
 }
@@ -95,7 +128,10 @@ fn all_methods_and_paths_pass_as_they_are() -> Result<()> {
     let gateway = start()?;
     for method in ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
         let answer = gateway.ask(&Ask::new(method, "/demo/echo").bearer(&gateway.owner))?;
-        assert_eq!((answer.status, answer.json()["method"].as_str()), (200, Some(method)));
+        assert_eq!(
+            (answer.status, answer.json()["method"].as_str()),
+            (200, Some(method))
+        );
     }
     for (sent, arrives) in [
         ("/demo/echo/a%2Fb", "/demo/echo/a%2Fb"),
@@ -107,7 +143,14 @@ fn all_methods_and_paths_pass_as_they_are() -> Result<()> {
         let answer = gateway.ask(&Ask::get(sent).bearer(&gateway.owner))?;
         assert_eq!(answer.json()["path"], arrives, "{sent}");
     }
-    for bad in ["/demo/echo/%zz", "/demo/echo/%", "/demo/echo/%00", "/demo/echo/../echo", "/demo/echo/%2e%2e/echo", "/demo/echo/a%0d%0aX:1"] {
+    for bad in [
+        "/demo/echo/%zz",
+        "/demo/echo/%",
+        "/demo/echo/%00",
+        "/demo/echo/../echo",
+        "/demo/echo/%2e%2e/echo",
+        "/demo/echo/a%0d%0aX:1",
+    ] {
         let answer = gateway.ask(&Ask::get(bad).bearer(&gateway.owner))?;
         assert_eq!(answer.status, 400, "{bad}");
     }
@@ -119,19 +162,37 @@ fn pictures_come_whole_in_parts_and_not_at_all() -> Result<()> {
     let gateway = start()?;
     let path = make_picture(&gateway)?;
     let get = |headers: &[(&str, &str)]| -> Result<Answer> {
-        let ask = headers.iter().fold(Ask::get(&path).bearer(&gateway.owner), |ask, (name, value)| ask.header(name, value));
+        let ask = headers.iter().fold(
+            Ask::get(&path).bearer(&gateway.owner),
+            |ask, (name, value)| ask.header(name, value),
+        );
         gateway.ask(&ask)
     };
     let whole = get(&[])?;
-    assert_eq!((whole.status, whole.header("content-type")), (200, Some("image/png")));
+    assert_eq!(
+        (whole.status, whole.header("content-type")),
+        (200, Some("image/png"))
+    );
     assert!(whole.body.starts_with(b"\x89PNG"));
     let cache = whole.header("cache-control").unwrap_or_default();
-    assert!(cache.contains("private") || cache.contains("no-store"), "{cache}");
+    assert!(
+        cache.contains("private") || cache.contains("no-store"),
+        "{cache}"
+    );
     let head = gateway.ask(&Ask::new("HEAD", &path).bearer(&gateway.owner))?;
-    assert_eq!(head.header("content-length"), Some(whole.body.len().to_string().as_str()));
+    assert_eq!(
+        head.header("content-length"),
+        Some(whole.body.len().to_string().as_str())
+    );
     let part = get(&[("Range", "bytes=1-3")])?;
-    assert_eq!((part.status, part.body.as_slice()), (206, b"PNG".as_slice()));
-    assert_eq!(part.header("content-range"), Some(format!("bytes 1-3/{}", whole.body.len()).as_str()));
+    assert_eq!(
+        (part.status, part.body.as_slice()),
+        (206, b"PNG".as_slice())
+    );
+    assert_eq!(
+        part.header("content-range"),
+        Some(format!("bytes 1-3/{}", whole.body.len()).as_str())
+    );
     assert_eq!(get(&[("Range", "bytes=9999999-")])?.status, 416);
     if let Some(tag) = whole.header("etag") {
         assert_eq!(get(&[("If-None-Match", tag)])?.status, 304);
@@ -144,7 +205,10 @@ fn pictures_come_whole_in_parts_and_not_at_all() -> Result<()> {
 /// Resident memory of the gateway, kB.
 fn memory(gateway: &Gateway) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{}/status", gateway.id()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .context("VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
@@ -154,7 +218,11 @@ fn a_big_download_is_streamed() -> Result<()> {
     let gateway = start()?;
     let mut stream = TcpStream::connect(("127.0.0.1", gateway.port))?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    stream.write_all(&Ask::get(&format!("/demo/huge?bytes={SIZE}")).bearer(&gateway.owner).bytes(gateway.port))?;
+    stream.write_all(
+        &Ask::get(&format!("/demo/huge?bytes={SIZE}"))
+            .bearer(&gateway.owner)
+            .bytes(gateway.port),
+    )?;
     let mut piece = vec![0; 256 * 1024];
     let (mut total, mut most) = (0, 0);
     let mut turn = 0;
@@ -170,17 +238,26 @@ fn a_big_download_is_streamed() -> Result<()> {
         }
     }
     assert!(total > SIZE && total < SIZE + 4096, "{total}");
-    assert!(most < 60 * 1024, "{most} kB");
+    assert!(most > 0 && most < 60 * 1024, "{most} kB");
     Ok(())
 }
 
 #[test]
 fn a_big_upload_arrives_whole() -> Result<()> {
     let gateway = start()?;
-    let body: Vec<u8> = (0..50_u32 * 1024 * 256).flat_map(u32::to_le_bytes).collect();
-    let expected: String = Sha256::digest(&body).iter().map(|byte| format!("{byte:02x}")).collect();
+    let body: Vec<u8> = (0..50_u32 * 1024 * 256)
+        .flat_map(u32::to_le_bytes)
+        .collect();
+    let expected: String = Sha256::digest(&body)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let length = body.len();
-    let answer = gateway.ask(&Ask::post("/demo/echo").bearer(&gateway.owner).body("application/octet-stream", body))?;
+    let answer = gateway.ask(
+        &Ask::post("/demo/echo")
+            .bearer(&gateway.owner)
+            .body("application/octet-stream", body),
+    )?;
     assert_eq!(answer.json()["body_length"], length);
     assert_eq!(answer.json()["body_sha256"], expected);
     let used = memory(&gateway)?;
@@ -193,7 +270,10 @@ fn s46_a_body_without_a_session_is_not_consumed() -> Result<()> {
     let gateway = start()?;
     let mut stream = TcpStream::connect(("127.0.0.1", gateway.port))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let head = format!("POST /upload/image HTTP/1.1\r\nHost: localhost:{}\r\nContent-Length: 104857600\r\n\r\n", gateway.port);
+    let head = format!(
+        "POST /upload/image HTTP/1.1\r\nHost: localhost:{}\r\nContent-Length: 104857600\r\n\r\n",
+        gateway.port
+    );
     stream.write_all(head.as_bytes())?;
     let mut answer = [0; 12];
     stream.read_exact(&mut answer)?;
@@ -205,12 +285,19 @@ fn s46_a_body_without_a_session_is_not_consumed() -> Result<()> {
 async fn a_socket_passes_text_and_binary_both_ways() -> Result<()> {
     let gateway = start()?;
     let bearer = format!("Bearer {}", gateway.owner);
-    let mut socket = Socket::open(gateway.port, "/demo/echo-socket", &[("Authorization", &bearer)]).await?;
+    let mut socket = Socket::open(
+        gateway.port,
+        "/demo/echo-socket",
+        &[("Authorization", &bearer)],
+    )
+    .await?;
     for size in [0, 1, 125, 126, 65_535, 65_536, 1_000_000] {
         let text = "x".repeat(size);
         socket.send(Message::text(text.clone())).await?;
         assert_eq!(socket.next().await?, Message::text(text));
-        let bytes: Vec<u8> = (0..size).map(|at| u8::try_from(at % 251).unwrap_or(0)).collect();
+        let bytes: Vec<u8> = (0..size)
+            .map(|at| u8::try_from(at % 251).unwrap_or(0))
+            .collect();
         socket.send(Message::binary(bytes.clone())).await?;
         assert_eq!(socket.next().await?, Message::binary(bytes));
     }
@@ -221,10 +308,15 @@ async fn a_socket_passes_text_and_binary_both_ways() -> Result<()> {
 async fn a_socket_needs_a_session() -> Result<()> {
     let gateway = start()?;
     for target in ["/ws", "/api/ws", "/demo/echo-socket", "/%77s"] {
-        let refused = Socket::attempt(gateway.port, target, &[("Authorization", "Bearer x")]).await?;
+        let refused =
+            Socket::attempt(gateway.port, target, &[("Authorization", "Bearer x")]).await?;
         assert_eq!(refused.err(), Some(401), "{target}");
         let query = format!("{target}?token={}", gateway.owner);
-        assert_eq!(Socket::attempt(gateway.port, &query, &[]).await?.err(), Some(401), "{target}");
+        assert_eq!(
+            Socket::attempt(gateway.port, &query, &[]).await?.err(),
+            Some(401),
+            "{target}"
+        );
     }
     Ok(())
 }
@@ -234,9 +326,19 @@ async fn the_events_of_a_prompt_arrive() -> Result<()> {
     let gateway = start()?;
     let cookie = format!("jwt_token={}", gateway.owner);
     let origin = format!("http://localhost:{}", gateway.port);
-    let mut socket = Socket::open(gateway.port, "/ws?clientId=walker", &[("Cookie", &cookie), ("Origin", &origin)]).await?;
+    let mut socket = Socket::open(
+        gateway.port,
+        "/ws?clientId=walker",
+        &[("Cookie", &cookie), ("Origin", &origin)],
+    )
+    .await?;
     let body = json!({"prompt": workflow(), "client_id": "walker"});
-    assert_eq!(gateway.ask(&Ask::post("/prompt").bearer(&gateway.owner).json(&body))?.status, 200);
+    assert_eq!(
+        gateway
+            .ask(&Ask::post("/prompt").bearer(&gateway.owner).json(&body))?
+            .status,
+        200
+    );
     let mut seen = Vec::new();
     loop {
         let event = socket.next_json().await?;
@@ -255,7 +357,10 @@ async fn the_events_of_a_prompt_arrive() -> Result<()> {
 #[test]
 fn one_connection_serves_many_requests() -> Result<()> {
     let gateway = start()?;
-    let ask = Ask::get("/demo/echo").bearer(&gateway.owner).header("Connection", "keep-alive").bytes(gateway.port);
+    let ask = Ask::get("/demo/echo")
+        .bearer(&gateway.owner)
+        .header("Connection", "keep-alive")
+        .bytes(gateway.port);
     let answers = sentinel_tests::exchange(gateway.port, &ask.repeat(5), Duration::from_secs(1))?;
     let text = String::from_utf8_lossy(&answers).into_owned();
     assert_eq!(text.matches("HTTP/1.1 200").count(), 5, "{text}");

@@ -7,7 +7,10 @@ use std::process::Command;
 #[test]
 fn the_lines_of_the_api_section_work() -> Result<()> {
     let readme = include_str!("../../README.md");
-    let section = readme.split("## API").nth(1).context("README has an API section")?;
+    let section = readme
+        .split("## API")
+        .nth(1)
+        .context("README has an API section")?;
     let script = section
         .split("```sh\n")
         .nth(1)
@@ -29,7 +32,10 @@ fn the_lines_of_the_api_section_work() -> Result<()> {
         "\"openapi\"",
         "302",
     ] {
-        ensure!(printed.contains(expected), "{expected} is missing in {printed}");
+        ensure!(
+            printed.contains(expected),
+            "{expected} is missing in {printed}"
+        );
     }
     ensure!(!printed.contains("sign_in_required"), "{printed}");
     Ok(())

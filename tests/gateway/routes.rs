@@ -9,13 +9,19 @@ use std::collections::BTreeSet;
 const METHODS: [&str; 6] = ["GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE"];
 
 fn table() -> Result<BTreeSet<String>> {
-    let table: Value = serde_json::from_str(include_str!("../contract/transcripts/0.12.1/00-route-table.json"))?;
+    let table: Value = serde_json::from_str(include_str!(
+        "../contract/transcripts/0.12.1/00-route-table.json"
+    ))?;
     let rows = table.as_array().context("a list")?;
     let mut paths = BTreeSet::new();
     for path in rows.iter().filter_map(|row| row["path"].as_str()) {
         let mut concrete = String::new();
         for (index, part) in path.split('{').enumerate() {
-            let rest = if index == 0 { part } else { part.split_once('}').map_or("", |(_, rest)| rest) };
+            let rest = if index == 0 {
+                part
+            } else {
+                part.split_once('}').map_or("", |(_, rest)| rest)
+            };
             if index > 0 {
                 concrete.push('x');
             }
@@ -29,7 +35,10 @@ fn table() -> Result<BTreeSet<String>> {
 /// Bare, below `/api`, and with a letter escaped.
 fn spellings(path: &str) -> Vec<String> {
     let mut all = vec![path.to_owned()];
-    all.push(path.strip_prefix("/api").map_or_else(|| format!("/api{path}"), str::to_owned));
+    all.push(
+        path.strip_prefix("/api")
+            .map_or_else(|| format!("/api{path}"), str::to_owned),
+    );
     if let Some(letter) = path.chars().nth(1).filter(char::is_ascii_alphabetic) {
         all.push(format!("/%{:02x}{}", u32::from(letter), &path[2..]));
     }
@@ -48,7 +57,11 @@ fn no_route_answers_without_a_session() -> Result<()> {
             for method in METHODS {
                 let answer = gateway.ask(&Ask::new(method, &spelling))?;
                 assert_eq!(answer.status, 401, "{method} {spelling}: {}", answer.text());
-                assert_eq!(answer.header("content-type"), Some("application/json"), "{method} {spelling}");
+                assert_eq!(
+                    answer.header("content-type"),
+                    Some("application/json"),
+                    "{method} {spelling}"
+                );
                 asked += 1;
             }
         }
@@ -60,9 +73,23 @@ fn no_route_answers_without_a_session() -> Result<()> {
 #[test]
 fn no_route_of_the_demo_engine_or_our_own_answers_without_a_session() -> Result<()> {
     let gateway = Gateway::start(Options::default())?;
-    let document = gateway.ask(&Ask::get("/sentinel/api/openapi.json").bearer(&gateway.owner))?.json();
-    let own = document["paths"].as_object().context("paths")?.keys().map(|path| path.replace(['{', '}'], ""));
-    let others = ["/demo/echo", "/demo/huge?bytes=5", "/demo/echo-socket", "/", "/index.html", "/sentinel/", "/sentinel/account"];
+    let document = gateway
+        .ask(&Ask::get("/sentinel/api/openapi.json").bearer(&gateway.owner))?
+        .json();
+    let own = document["paths"]
+        .as_object()
+        .context("paths")?
+        .keys()
+        .map(|path| path.replace(['{', '}'], ""));
+    let others = [
+        "/demo/echo",
+        "/demo/huge?bytes=5",
+        "/demo/echo-socket",
+        "/",
+        "/index.html",
+        "/sentinel/",
+        "/sentinel/account",
+    ];
     for path in own.chain(others.map(str::to_owned)) {
         for method in METHODS {
             let answer = gateway.ask(&Ask::new(method, &path))?;
@@ -75,19 +102,42 @@ fn no_route_of_the_demo_engine_or_our_own_answers_without_a_session() -> Result<
 #[test]
 fn the_public_paths_answer_and_are_all_there_are() -> Result<()> {
     let gateway = Gateway::start(Options::default().without_engine())?;
-    assert_eq!(PUBLIC_PATHS, ["/login", "/register", "/generate_token", "/logout", "/sentinel/health", "/sentinel/assets/{*path}"]);
-    for path in ["/login", "/register", "/generate_token", "/sentinel/health", "/sentinel/assets/overlay.js"] {
+    assert_eq!(
+        PUBLIC_PATHS,
+        [
+            "/login",
+            "/register",
+            "/generate_token",
+            "/logout",
+            "/sentinel/health",
+            "/sentinel/assets/{*path}"
+        ]
+    );
+    for path in [
+        "/login",
+        "/register",
+        "/generate_token",
+        "/sentinel/health",
+        "/sentinel/assets/overlay.js",
+    ] {
         for method in ["GET", "HEAD"] {
             let answer = gateway.ask(&Ask::new(method, path))?;
             assert_eq!(answer.status, 200, "{method} {path}");
         }
         for method in ["PUT", "DELETE", "PATCH"] {
             let answer = gateway.ask(&Ask::new(method, path))?;
-            assert!(matches!(answer.status, 401 | 405), "{method} {path}: {}", answer.status);
+            assert!(
+                matches!(answer.status, 401 | 405),
+                "{method} {path}: {}",
+                answer.status
+            );
         }
     }
     assert_eq!(gateway.ask(&Ask::get("/logout"))?.status, 302);
-    assert_eq!(gateway.ask(&Ask::get("/sentinel/health"))?.json(), serde_json::json!({"status": "ok"}));
+    assert_eq!(
+        gateway.ask(&Ask::get("/sentinel/health"))?.json(),
+        serde_json::json!({"status": "ok"})
+    );
     Ok(())
 }
 
@@ -96,8 +146,15 @@ fn our_pages_have_the_strict_policy() -> Result<()> {
     let gateway = Gateway::start(Options::default().without_engine())?;
     for path in ["/login", "/register", "/generate_token"] {
         let answer = gateway.ask(&Ask::get(path).browser())?;
-        let policy = answer.header("content-security-policy").unwrap_or_default().to_owned();
-        for part in ["default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"] {
+        let policy = answer
+            .header("content-security-policy")
+            .unwrap_or_default()
+            .to_owned();
+        for part in [
+            "default-src 'none'",
+            "script-src 'self'",
+            "frame-ancestors 'none'",
+        ] {
             assert!(policy.contains(part), "{path}: {policy}");
         }
         assert!(!policy.contains("unsafe-inline"), "{path}: {policy}");

@@ -9,7 +9,10 @@ use std::time::Duration;
 const SECOND: Duration = Duration::from_millis(1500);
 
 fn is_in(gateway: &Gateway, token: &str) -> Result<bool> {
-    Ok(gateway.ask(&Ask::get("/sentinel/api/me").bearer(token))?.status == 200)
+    Ok(gateway
+        .ask(&Ask::get("/sentinel/api/me").bearer(token))?
+        .status
+        == 200)
 }
 
 async fn socket(gateway: &Gateway, token: &str) -> Result<Socket> {
@@ -24,10 +27,19 @@ async fn s33_logout_ends_the_token_and_its_socket() -> Result<()> {
     let open = socket(&gateway, &gateway.owner).await?;
     let mut others = socket(&gateway, &other).await?;
     let answer = gateway.ask(&Ask::get("/logout").cookie(&gateway.owner))?;
-    assert_eq!((answer.status, answer.header("location")), (302, Some("/login")));
-    assert_eq!(answer.header("clear-site-data"), Some("\"cache\", \"cookies\", \"storage\""));
+    assert_eq!(
+        (answer.status, answer.header("location")),
+        (302, Some("/login"))
+    );
+    assert_eq!(
+        answer.header("clear-site-data"),
+        Some("\"cache\", \"cookies\", \"storage\"")
+    );
     let cookie = answer.header("set-cookie").unwrap_or_default();
-    assert!(cookie.starts_with("jwt_token=;") && cookie.contains("Max-Age=0"), "{cookie}");
+    assert!(
+        cookie.starts_with("jwt_token=;") && cookie.contains("Max-Age=0"),
+        "{cookie}"
+    );
     assert!(!is_in(&gateway, &gateway.owner)?);
     assert!(ended_within(open, SECOND).await);
     assert!(is_in(&gateway, &other)?);
@@ -43,7 +55,11 @@ async fn s34_a_new_password_ends_everything_else() -> Result<()> {
     let open = socket(&gateway, &token).await?;
     let change = |current: &str| {
         let body = json!({"current_password": current, "new_password": "quite-New-8"});
-        gateway.ask(&Ask::post("/sentinel/api/password").bearer(&gateway.owner).json(&body))
+        gateway.ask(
+            &Ask::post("/sentinel/api/password")
+                .bearer(&gateway.owner)
+                .json(&body),
+        )
     };
     assert_eq!(change("wrong-Guess-1")?.status, 401);
     assert!(is_in(&gateway, &other)?);
@@ -81,10 +97,20 @@ fn s36_the_engine_does_not_have_the_signing_key() -> Result<()> {
     assert!(!engines.is_empty());
     for id in engines {
         let environment = fs::read(format!("/proc/{id}/environ"))?;
-        assert!(!environment.windows(key.len()).any(|window| window == key.as_bytes()));
+        assert!(
+            !environment
+                .windows(key.len())
+                .any(|window| window == key.as_bytes())
+        );
     }
     for (place, bytes) in gateway.everything_written()? {
-        assert!(!bytes.windows(key.len()).any(|window| window == key.as_bytes()), "{}", place.display());
+        assert!(
+            !bytes
+                .windows(key.len())
+                .any(|window| window == key.as_bytes()),
+            "{}",
+            place.display()
+        );
     }
     Ok(())
 }
@@ -95,15 +121,34 @@ fn s15_s16_several_admins_and_a_demotion_counts_at_once() -> Result<()> {
     gateway.add_user("anna")?;
     let id = gateway.user_id("anna")?;
     let anna = gateway.sign_in("anna")?;
-    let change = |admin: bool| gateway.admin("PATCH", &format!("users/{id}"), Some(&json!({"admin": admin})));
+    let change = |admin: bool| {
+        gateway.admin(
+            "PATCH",
+            &format!("users/{id}"),
+            Some(&json!({"admin": admin})),
+        )
+    };
     assert_eq!(change(true)?.status, 200);
     let proof = gateway.proof(&anna)?;
-    let list = || gateway.ask(&Ask::get("/sentinel/api/users").bearer(&anna).header("X-Sentinel-Proof", &proof));
+    let list = || {
+        gateway.ask(
+            &Ask::get("/sentinel/api/users")
+                .bearer(&anna)
+                .header("X-Sentinel-Proof", &proof),
+        )
+    };
     assert_eq!(list()?.status, 200);
-    assert_eq!(gateway.admin("GET", "users", None)?.status, 200, "the first admin still is one");
+    assert_eq!(
+        gateway.admin("GET", "users", None)?.status,
+        200,
+        "the first admin still is one"
+    );
     assert_eq!(change(false)?.status, 200);
     let answer = list()?;
-    assert_eq!((answer.status, answer.code().as_str()), (403, "admin_required"));
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (403, "admin_required")
+    );
     Ok(())
 }
 
@@ -114,11 +159,29 @@ async fn a_disabled_account_is_out_at_once() -> Result<()> {
     let id = gateway.user_id("anna")?;
     let anna = gateway.sign_in("anna")?;
     let open = socket(&gateway, &anna).await?;
-    assert_eq!(gateway.admin("PATCH", &format!("users/{id}"), Some(&json!({"disabled": true})))?.status, 200);
+    assert_eq!(
+        gateway
+            .admin(
+                "PATCH",
+                &format!("users/{id}"),
+                Some(&json!({"disabled": true}))
+            )?
+            .status,
+        200
+    );
     assert!(!is_in(&gateway, &anna)?);
     assert!(ended_within(open, SECOND).await);
     assert_eq!(gateway.login("anna", PASSWORD)?.status, 401);
-    assert_eq!(gateway.admin("PATCH", &format!("users/{id}"), Some(&json!({"disabled": false})))?.status, 200);
+    assert_eq!(
+        gateway
+            .admin(
+                "PATCH",
+                &format!("users/{id}"),
+                Some(&json!({"disabled": false}))
+            )?
+            .status,
+        200
+    );
     assert!(!is_in(&gateway, &anna)?, "an ended session stays ended");
     assert_eq!(gateway.login("anna", PASSWORD)?.status, 200);
     Ok(())

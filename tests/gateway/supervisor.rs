@@ -30,13 +30,19 @@ fn kill_9_of_the_gateway_leaves_nothing() -> Result<()> {
 
 #[test]
 fn d1_sigterm_ends_everything_even_a_deaf_engine() -> Result<()> {
-    let mut gateway = Gateway::start(Options::default().fault("ignore-sigterm").fault("fork-grandchild"))?;
+    let mut gateway = Gateway::start(
+        Options::default()
+            .fault("ignore-sigterm")
+            .fault("fork-grandchild"),
+    )?;
     let started = Instant::now();
     gateway.signal(Signal::SIGTERM)?;
     let status = gateway.ended_within(Duration::from_secs(15))?;
     assert!(status.success(), "{status}");
     assert!(started.elapsed() < Duration::from_secs(15));
-    eventually(Duration::from_secs(1), || Ok(gateway.descendants().is_empty()))
+    eventually(Duration::from_secs(1), || {
+        Ok(gateway.descendants().is_empty())
+    })
 }
 
 #[test]
@@ -48,9 +54,16 @@ fn a_crashed_engine_is_started_again() -> Result<()> {
     }
     eventually(Duration::from_secs(20), || {
         let now = gateway.engine_processes();
-        Ok(!now.is_empty() && now.iter().all(|id| !first.contains(id)) && gateway.engine()?["state"] == "ready")
+        Ok(!now.is_empty()
+            && now.iter().all(|id| !first.contains(id))
+            && gateway.engine()?["state"] == "ready")
     })?;
-    assert_eq!(gateway.ask(&Ask::get("/queue").bearer(&gateway.owner))?.status, 200);
+    assert_eq!(
+        gateway
+            .ask(&Ask::get("/queue").bearer(&gateway.owner))?
+            .status,
+        200
+    );
     Ok(())
 }
 
@@ -62,14 +75,21 @@ fn a_crashing_engine_is_told_of() -> Result<()> {
         seen = gateway.engine()?;
         Ok(seen["state"] == "crashed" || seen["state"] == "failed")
     })?;
-    assert!(!seen["message"].as_str().unwrap_or_default().is_empty(), "{seen}");
+    assert!(
+        !seen["message"].as_str().unwrap_or_default().is_empty(),
+        "{seen}"
+    );
     Ok(())
 }
 
 #[test]
 fn listen_and_port_in_the_arguments_are_refused_with_a_reason() -> Result<()> {
     for argument in ["--listen", "--listen=0.0.0.0", "--port=80"] {
-        let gateway = Gateway::start(Options::default().engine_argument(argument).without_engine())?;
+        let gateway = Gateway::start(
+            Options::default()
+                .engine_argument(argument)
+                .without_engine(),
+        )?;
         let engine = gateway.await_state("failed")?;
         let message = engine["message"].as_str().unwrap_or_default();
         let flag = argument.split('=').next().unwrap_or_default();
@@ -87,16 +107,32 @@ fn while_stopped_people_get_a_page_and_programs_json() -> Result<()> {
     let page = gateway.ask(&Ask::get("/").browser().cookie(&gateway.owner))?;
     assert_eq!(page.status, 503);
     assert!(page.header("retry-after").is_some());
-    assert!(page.header("content-type").unwrap_or_default().starts_with("text/html"));
+    assert!(
+        page.header("content-type")
+            .unwrap_or_default()
+            .starts_with("text/html")
+    );
     assert!(page.text().contains("sentinel-state"));
     let answer = gateway.ask(&Ask::get("/queue").bearer(&gateway.owner))?;
-    assert_eq!((answer.status, answer.code().as_str()), (503, "engine_stopped"));
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (503, "engine_stopped")
+    );
     assert!(answer.header("retry-after").is_some());
     assert!(answer.json()["retry_after"].is_u64());
-    assert_eq!(gateway.ask(&Ask::get("/queue"))?.status, 401, "signing in comes first");
+    assert_eq!(
+        gateway.ask(&Ask::get("/queue"))?.status,
+        401,
+        "signing in comes first"
+    );
     assert_eq!(gateway.admin("POST", "engine/start", None)?.status, 202);
     gateway.await_state("ready")?;
-    assert_eq!(gateway.ask(&Ask::get("/queue").bearer(&gateway.owner))?.status, 200);
+    assert_eq!(
+        gateway
+            .ask(&Ask::get("/queue").bearer(&gateway.owner))?
+            .status,
+        200
+    );
     assert_eq!(gateway.admin("POST", "engine/restart", None)?.status, 202);
     eventually(SOON, || Ok(gateway.engine()?["state"] != "ready"))?;
     gateway.await_state("ready")?;
@@ -107,7 +143,10 @@ fn while_stopped_people_get_a_page_and_programs_json() -> Result<()> {
 fn a_slow_start_is_shown() -> Result<()> {
     let gateway = Gateway::start(Options::default().fault("slow-start=2").without_engine())?;
     let answer = gateway.ask(&Ask::get("/queue").bearer(&gateway.owner))?;
-    assert_eq!((answer.status, answer.code().as_str()), (503, "engine_starting"));
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (503, "engine_starting")
+    );
     gateway.await_state("ready")?;
     Ok(())
 }

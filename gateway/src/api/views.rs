@@ -14,7 +14,8 @@ use utoipa::ToSchema;
 pub(crate) struct SessionView {
     id: String,
     created_at: String,
-    last_used_at: Option<String>,
+    /// When it was made, if it was not used since.
+    last_used_at: String,
     expires_at: String,
     /// Address that signed in.
     address: String,
@@ -28,7 +29,7 @@ impl SessionView {
         Self {
             id: session.id.clone(),
             created_at: rfc3339(session.created_at),
-            last_used_at: session.last_used_at().map(rfc3339),
+            last_used_at: rfc3339(session.last_used_at().unwrap_or(session.created_at)),
             expires_at: rfc3339(session.expires_at),
             address: session.address.clone(),
             user_agent: session.user_agent.clone(),
