@@ -89,7 +89,7 @@ describe("ComfyUI's own page", { skip }, () => {
     });
     await button().click();
     await item("Log out").click();
-    await page.waitForURL("**/login");
+    await page.waitForURL(/\/login(#|$)/);
     await page.getByText("You are logged out.").waitFor();
     const left = await page.evaluate(async () => ({
       local: Object.keys(localStorage),

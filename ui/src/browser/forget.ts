@@ -15,6 +15,7 @@ export async function forgetThisSite(): Promise<void> {
 }
 
 const signedOutKey = "sentinel.signed_out";
+const signedOutFragment = "#signed-out";
 
 /** Logs out and comes back to the sign-in page. */
 export async function logOut(): Promise<void> {
@@ -23,12 +24,15 @@ export async function logOut(): Promise<void> {
   attempt(() => {
     sessionStorage.setItem(signedOutKey, "1");
   });
-  location.assign("/logout");
+  // Where the browser heeds the gateway's header that note is gone too; a fragment outlasts the redirect.
+  location.assign(`/logout${signedOutFragment}`);
 }
 
 /** On the sign-in page: says whether somebody has just logged out here, and then clears a second time. */
 export async function finishLogOut(): Promise<boolean> {
-  const signedOut = attempt(() => sessionStorage.getItem(signedOutKey) !== null) ?? false;
+  const byFragment = location.hash === signedOutFragment;
+  if (byFragment) history.replaceState(history.state, "", location.pathname + location.search);
+  const signedOut = byFragment || (attempt(() => sessionStorage.getItem(signedOutKey) !== null) ?? false);
   if (signedOut) await forgetThisSite();
   return signedOut;
 }
