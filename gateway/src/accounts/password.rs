@@ -1,7 +1,8 @@
 //! Password hashing on threads of its own, few and of low priority, so that sign-ins never slow
 //! the streams of others (defect S41).
 
-use argon2::{Argon2, PasswordHasher, PasswordVerifier};
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use parking_lot::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, LazyLock};
@@ -10,6 +11,9 @@ use tokio::sync::oneshot;
 
 /// Hashes that may wait; more are told to come back.
 const QUEUE: usize = 64;
+
+/// Blocks of 1 KiB above which glibc maps memory on its own and unmaps it when it is freed.
+const UNMAPPED_WHEN_FREED: usize = 33 * 1024;
 
 /// Verified against when there is no such account, so that names cannot be timed (defect S40).
 static NOBODY: LazyLock<String> =
@@ -132,12 +136,48 @@ fn serve(received: &Mutex<Receiver<Work>>) {
     }
 }
 
-/// Hashes on this thread, for the command line: argon2id, 19 MiB, two passes (OWASP's first choice,
-/// the crate's default).
+/// argon2id, 19 MiB, two passes: OWASP's first choice, the crate's default.
 pub(super) fn hash_now(password: &str) -> Result<String, HashError> {
-    let hash = Argon2::default().hash_password(password.as_bytes());
-    hash.map(|hash| hash.to_string())
-        .map_err(|_| HashError::Failed)
+    let salt: [u8; 16] = rand::random();
+    let make = || -> argon2::password_hash::Result<String> {
+        let (algorithm, version, params) = Default::default();
+        let output = derive(password, &salt, algorithm, version, &params)?;
+        let hash = PasswordHash {
+            algorithm: algorithm.ident(),
+            version: Some(version.into()),
+            params: ParamsString::try_from(&params)?,
+            salt: Some(Salt::new(&salt)?),
+            hash: Some(output),
+        };
+        Ok(hash.to_string())
+    };
+    make().map_err(|_| HashError::Failed)
+}
+
+/// Fills memory of our own instead of letting the crate allocate it: glibc keeps freed blocks of
+/// this size in the thread's heap for ever, but always gives those above [`UNMAPPED_WHEN_FREED`]
+/// back. Pages beyond what argon2 needs are never touched and cost nothing.
+fn derive(
+    password: &str,
+    salt: &[u8],
+    algorithm: Algorithm,
+    version: Version,
+    params: &Params,
+) -> argon2::password_hash::Result<Output> {
+    let mut memory = Vec::with_capacity(UNMAPPED_WHEN_FREED.max(params.block_count()));
+    memory.resize(params.block_count(), Block::default());
+    let mut buffer = [0; Params::DEFAULT_OUTPUT_LEN];
+    let length = params.output_len().unwrap_or(Params::DEFAULT_OUTPUT_LEN);
+    let output = buffer
+        .get_mut(..length)
+        .ok_or(argon2::password_hash::Error::OutputSize)?;
+    Argon2::new(algorithm, version, params.clone()).hash_password_into_with_memory(
+        password.as_bytes(),
+        salt,
+        output,
+        &mut memory,
+    )?;
+    Ok(Output::new(output)?)
 }
 
 fn check_now(password: &str, hash: Option<&str>) -> PasswordCheck {
@@ -153,7 +193,28 @@ fn check_now(password: &str, hash: Option<&str>) -> PasswordCheck {
 }
 
 fn verify(password: &str, hash: &str) -> bool {
-    PasswordVerifier::<str>::verify_password(&Argon2::default(), password.as_bytes(), hash).is_ok()
+    let check = || -> argon2::password_hash::Result<bool> {
+        let stored = PasswordHash::new(hash)?;
+        let (Some(salt), Some(expected)) = (&stored.salt, &stored.hash) else {
+            return Ok(false);
+        };
+        let algorithm = Algorithm::try_from(stored.algorithm.as_str())?;
+        let version = stored
+            .version
+            .map(Version::try_from)
+            .transpose()?
+            .unwrap_or_default();
+        let output = derive(
+            password,
+            salt,
+            algorithm,
+            version,
+            &Params::try_from(&stored)?,
+        )?;
+        // Outputs compare in constant time.
+        Ok(output == *expected)
+    };
+    check().unwrap_or(false)
 }
 
 /// bcrypt hashes of the original are taken once and renewed. It altered passwords before hashing
