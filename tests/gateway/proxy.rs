@@ -24,7 +24,8 @@ fn workflow() -> Value {
 /// Makes a picture and returns the query that views it.
 fn make_picture(gateway: &Gateway) -> Result<String> {
     let ask = Ask::post("/prompt").bearer(&gateway.owner);
-    let answer = gateway.ask(&ask.json(&json!({"prompt": workflow()})))?;
+    let body = json!({"prompt": workflow(), "client_id": "walker"});
+    let answer = gateway.ask(&ask.json(&body))?;
     let id = answer.json()["prompt_id"]
         .as_str()
         .with_context(|| answer.text())?
@@ -364,5 +365,30 @@ fn one_connection_serves_many_requests() -> Result<()> {
     let answers = sentinel_tests::exchange(gateway.port, &ask.repeat(5), Duration::from_secs(1))?;
     let text = String::from_utf8_lossy(&answers).into_owned();
     assert_eq!(text.matches("HTTP/1.1 200").count(), 5, "{text}");
+    Ok(())
+}
+
+#[test]
+fn s50_logging_out_frees_memory_where_that_is_wished() -> Result<()> {
+    for is_wished in [true, false] {
+        let wish = format!("free_memory_on_logout={is_wished}");
+        let gateway = Gateway::start(Options::default().set(&wish))?;
+        let first = make_picture(&gateway)?;
+        assert_eq!(
+            make_picture(&gateway)?,
+            first,
+            "ComfyUI's cache is not empty"
+        );
+        let leaving = gateway.sign_in("owner")?;
+        gateway.ask(&Ask::get("/logout").bearer(&leaving))?;
+        let freed = eventually(Duration::from_secs(5), || {
+            Ok(make_picture(&gateway)? != first)
+        });
+        assert_eq!(
+            freed.is_ok(),
+            is_wished,
+            "free_memory_on_logout: {is_wished}"
+        );
+    }
     Ok(())
 }
