@@ -4,7 +4,8 @@ use anyhow::Result;
 use sentinel_tests::{Answer, Ask, Gateway, Options, PASSWORD, eventually};
 use serde_json::json;
 use std::fs;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 fn login_from(gateway: &Gateway, address: &str, name: &str, password: &str) -> Result<Answer> {
     let body = json!({"username": name, "password": password});
@@ -12,7 +13,7 @@ fn login_from(gateway: &Gateway, address: &str, name: &str, password: &str) -> R
 }
 
 #[test]
-fn the_third_failure_locks_out() -> Result<()> {
+fn l4_the_third_failure_locks_out() -> Result<()> {
     let gateway = Gateway::start(Options::default().behind_a_proxy().without_engine())?;
     for count in 1..=3 {
         let answer = login_from(&gateway, "192.168.1.50", "owner", "wrong-Guess-1")?;
@@ -222,6 +223,56 @@ fn s8_s9_s10_bans_follow_each_other_and_break_nobody() -> Result<()> {
             .ask(&Ask::get("/sentinel/health").from("198.51.100.9"))?
             .status,
         403
+    );
+    Ok(())
+}
+
+#[test]
+fn s40_names_cannot_be_told_by_time() -> Result<()> {
+    let options = Options::default().behind_a_proxy().without_engine();
+    let gateway = Gateway::start(options.file("whitelist.txt", "192.168.1.50\n"))?;
+    let mut best = [Duration::MAX; 2];
+    for round in 0..9 {
+        for (name, best) in ["owner", "nobody_here"].into_iter().zip(&mut best) {
+            let started = Instant::now();
+            // An address on the allow list is spared the lock-out, so every try is really checked.
+            let guess = format!("wrong-Guess-{round}");
+            let answer = login_from(&gateway, "192.168.1.50", name, &guess)?;
+            assert_eq!(answer.status, 401, "{}", answer.text());
+            *best = started.elapsed().min(*best);
+        }
+    }
+    let [known, unknown] = best.map(|time| time.as_secs_f64());
+    let ratio = known.max(unknown) / known.min(unknown);
+    // The original took 40 times as long for a known name.
+    assert!(ratio < 3.0, "{known} s against {unknown} s");
+    Ok(())
+}
+
+#[test]
+fn s41_others_are_answered_while_passwords_are_hashed() -> Result<()> {
+    const SIGN_INS: u32 = 8;
+    let gateway = Gateway::start(Options::default().without_engine())?;
+    let (started, done) = (Instant::now(), AtomicBool::new(false));
+    let answers = std::thread::scope(|scope| -> Result<u32> {
+        let others = scope.spawn(|| -> Result<u32> {
+            let mut answers = 0;
+            while !done.load(Ordering::Relaxed) && started.elapsed() < Duration::from_secs(60) {
+                gateway.ask(&Ask::get("/sentinel/health"))?;
+                answers += 1;
+            }
+            Ok(answers)
+        });
+        for _ in 0..SIGN_INS {
+            gateway.login("owner", PASSWORD)?;
+        }
+        done.store(true, Ordering::Relaxed);
+        others.join().unwrap()
+    })?;
+    // Where hashing blocked the streams there would be about one answer for each sign-in.
+    assert!(
+        answers >= 4 * SIGN_INS,
+        "{answers} answers during {SIGN_INS} sign-ins"
     );
     Ok(())
 }

@@ -47,7 +47,7 @@ fn spellings(path: &str) -> Vec<String> {
 }
 
 #[test]
-fn no_route_answers_without_a_session() -> Result<()> {
+fn s37_u1_u6_u7_no_route_answers_without_a_session() -> Result<()> {
     let gateway = Gateway::start(Options::default())?;
     let paths = table()?;
     assert!(paths.len() > 50, "{}", paths.len());

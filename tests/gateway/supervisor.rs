@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const SOON: Duration = Duration::from_secs(10);
 
 #[test]
-fn kill_9_of_the_gateway_leaves_nothing() -> Result<()> {
+fn s37_kill_9_of_the_gateway_leaves_nothing() -> Result<()> {
     for fault in [None, Some("fork-grandchild"), Some("ignore-sigterm")] {
         let options = Options::default();
         let options = match fault {

@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn s38_a_damaged_file_never_reopens_registration() {
+    fn s38_u12_a_damaged_file_never_reopens_registration() {
         for damage in [
             "",
             "  \n",
@@ -408,6 +408,7 @@ mod tests {
             "[]",
             r#"{"id": {"username": "bob"}}"#,
             r#"{"../x": {}}"#,
+            r#"{"id": {"username": "bob", "password": "x", "admin": "gusets"}}"#,
         ] {
             let (directory, database) = database();
             assert!(database.awaits_first_account());

@@ -84,7 +84,7 @@ pub const KEYS: &[Key] = &[
     key(
         "log_levels",
         Kind::Choices(&["DEBUG", "INFO", "WARNING", "ERROR"]),
-        false,
+        true,
         "Levels that are written to the log; ERROR always is.",
     ),
     key(
