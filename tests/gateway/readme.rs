@@ -16,7 +16,7 @@ fn the_lines_of_the_api_section_work() -> Result<()> {
         .nth(1)
         .and_then(|rest| rest.split("```").next())
         .context("the section has a script")?;
-    let gateway = Gateway::start(Options::default().without_owner())?;
+    let gateway = Gateway::start(Options::default().without_owner().fault("slow-start=2"))?;
     let script = script.replace("localhost:8189", &format!("127.0.0.1:{}", gateway.port));
     let output = Command::new("bash").args(["-euc", &script]).output()?;
     let printed = String::from_utf8_lossy(&output.stdout);
