@@ -5,6 +5,7 @@ mod filtering;
 mod lock_out;
 mod proxy;
 mod readme;
+mod real_comfyui;
 mod routes;
 mod sessions;
 mod sign_in;

@@ -26,6 +26,7 @@ const MARK: &str = "SENTINEL_TEST_MARK";
 pub struct Options {
     set: Vec<String>,
     arguments: Vec<String>,
+    comfyui: Vec<String>,
     environment: Vec<(String, String)>,
     files: Vec<(String, String)>,
     data: Option<Arc<TempDir>>,
@@ -38,6 +39,7 @@ impl Default for Options {
         Self {
             set: Vec::new(),
             arguments: vec!["--fault".to_owned(), "routes".to_owned()],
+            comfyui: vec!["--comfyui".to_owned(), "demo".to_owned()],
             environment: Vec::new(),
             files: Vec::new(),
             data: None,
@@ -48,6 +50,31 @@ impl Default for Options {
 }
 
 impl Options {
+    /// The real ComfyUI of `COMFYUI_DIR` with the Python of `COMFYUI_PYTHON`, on the processor, with
+    /// directories of its own in a new data directory; `None` when none is named.
+    pub fn real_comfyui() -> Result<Option<Self>> {
+        let Ok(folder) = std::env::var("COMFYUI_DIR") else {
+            return Ok(None);
+        };
+        let mut comfyui = vec!["--comfyui".to_owned(), folder];
+        if let Ok(python) = std::env::var("COMFYUI_PYTHON") {
+            comfyui.extend(["--python".to_owned(), python]);
+        }
+        let data = Arc::new(tempfile::tempdir()?);
+        let mut arguments = vec!["--cpu".to_owned()];
+        for kind in ["input", "output", "temp", "user"] {
+            let folder = data.path().join("comfyui").join(kind);
+            fs::create_dir_all(&folder)?;
+            arguments.extend([format!("--{kind}-directory"), folder.display().to_string()]);
+        }
+        Ok(Some(Self {
+            arguments,
+            comfyui,
+            data: Some(data),
+            ..Self::default()
+        }))
+    }
+
     /// Adds a setting for this run.
     #[must_use]
     pub fn set(mut self, assignment: &str) -> Self {
@@ -141,15 +168,9 @@ impl Gateway {
         let console = tempfile::tempdir()?;
         let mut command = Command::new(program()?);
         command
-            .args([
-                "run",
-                "--listen",
-                "127.0.0.1:0",
-                "--comfyui",
-                "demo",
-                "--data-dir",
-            ])
+            .args(["run", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data.path())
+            .args(&options.comfyui)
             .args([
                 "--set",
                 &format!("comfyui.args={}", json!(options.arguments)),
