@@ -2,9 +2,10 @@
 
 use crate::access::{AccessLists, Attempts, ClientIp, HostNames, TrustedProxies};
 use crate::accounts::{Database, Hasher};
-use crate::auth::{Sessions, SetupCode};
+use crate::auth::{Sessions, SetupCode, SignInLinks};
 use crate::clock;
 use crate::config::{Config, ConfigFile};
+use crate::control::Announcements;
 use crate::engine::Engine;
 use crate::http::{Connections, Waiting};
 use crate::platform;
@@ -50,6 +51,8 @@ pub struct App {
     pub(crate) lists: AccessLists,
     pub(crate) connections: Connections,
     pub(crate) engine: Engine,
+    pub(crate) links: SignInLinks,
+    pub(crate) announcements: Announcements,
     pub(crate) listening: OnceLock<Vec<SocketAddr>>,
 }
 
@@ -69,6 +72,8 @@ impl App {
             detail: detail.map(|detail| detail.chars().take(500).collect()),
         };
         self.store.audit(clock::now(), entry);
+        // Whatever is worth a row may be worth a look at the status.
+        self.announcements.changed();
     }
 
     /// Ends the connections and tunnels of addresses that the lists do not let in any more.

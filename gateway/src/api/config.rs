@@ -52,7 +52,7 @@ pub(crate) async fn change(
     app.live.store(Arc::new(Live::of(&app.config.current())));
     app.audit(
         AuditEvent::ConfigChanged,
-        Some(&admin.0.account.username),
+        Some(admin.name()),
         Some(context.caller.address),
         Some(&keys.join(", ")),
     );

@@ -3,7 +3,7 @@
 use super::views::{EngineView, LogLineView};
 use super::{Answer, Body, Done};
 use crate::app::App;
-use crate::auth::{Admin, SignedIn};
+use crate::auth::{Actor, Admin};
 use crate::http::RequestContext;
 use crate::store::AuditEvent;
 use axum::Json;
@@ -20,8 +20,8 @@ const MAX_LINES: usize = 2000;
 
 /// ComfyUI's state; with the last log lines for admins.
 #[utoipa::path(get, path = "/engine", tag = "engine", responses((status = 200, body = EngineView)))]
-pub(crate) async fn status(State(app): State<Arc<App>>, signed_in: SignedIn) -> Json<EngineView> {
-    let lines = signed_in.has_admin_rights().then_some(STATUS_LINES);
+pub(crate) async fn status(State(app): State<Arc<App>>, actor: Actor) -> Json<EngineView> {
+    let lines = actor.has_admin_rights().then_some(STATUS_LINES);
     Json(EngineView::of(&app.engine, lines))
 }
 
@@ -35,7 +35,7 @@ fn command(
     act();
     app.audit(
         AuditEvent::EngineCommand,
-        Some(&admin.0.account.username),
+        Some(admin.name()),
         Some(context.caller.address),
         Some(name),
     );

@@ -35,7 +35,7 @@ fn account(app: &App, id: &str) -> Result<Arc<Account>, ApiError> {
 fn note(app: &App, context: &RequestContext, admin: &Admin, event: AuditEvent, detail: &str) {
     app.audit(
         event,
-        Some(&admin.0.account.username),
+        Some(admin.name()),
         Some(context.caller.address),
         Some(detail),
     );
@@ -196,7 +196,7 @@ pub(crate) async fn sessions(
     Path(id): Path<String>,
 ) -> Answer<UserSessions> {
     let live = app.sessions.of_user(&account(&app, &id)?.id);
-    let current = &admin.0.session.id;
+    let current = admin.session().map_or("", |session| &session.id);
     let of = |kind| live.iter().filter(move |session| session.kind == kind);
     Ok(Json(UserSessions {
         sessions: of(SessionKind::Browser)

@@ -3,7 +3,7 @@
 use super::Answer;
 use super::views::EngineView;
 use crate::app::App;
-use crate::auth::{Admin, SessionKind, SignedIn};
+use crate::auth::{Actor, Admin, SessionKind};
 use crate::clock::rfc3339;
 use axum::Json;
 use axum::extract::{Query, State};
@@ -131,6 +131,6 @@ pub(crate) async fn audit(
 
 /// This API's description.
 #[utoipa::path(get, path = "/openapi.json", tag = "status", responses((status = 200, body = Object)))]
-pub(crate) async fn openapi(_signed_in: SignedIn) -> Json<OpenApi> {
+pub(crate) async fn openapi(_actor: Actor) -> Json<OpenApi> {
     Json(super::document())
 }

@@ -68,6 +68,15 @@ impl ApiError {
         )
     }
 
+    /// The machine's owner asked for what only an account has.
+    pub fn no_account() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "no_account",
+            "This is for accounts; the machine's owner has none.",
+        )
+    }
+
     /// A non-admin asked for an admin's route.
     pub fn admin_required() -> Self {
         Self::new(
