@@ -8,7 +8,7 @@ use crate::config::{Config, ConfigFile, ConfigFileError, Sandbox};
 use crate::control::{
     Announcements, Command, Event, LocalAnswer, SharingStatus, SignedInUser, Status,
 };
-use crate::engine::Engine;
+use crate::engine::Engines;
 use crate::files::DataDirectory;
 use crate::http::tls::{CertificateSource, Tls, TlsError};
 use crate::http::{Connections, Server, ServerError, Waiting, router};
@@ -43,11 +43,6 @@ pub enum GatewayError {
     /// The settings have faults.
     #[error("the settings cannot be used")]
     Config(#[from] ConfigFileError),
-    /// One engine per user is not there yet, and one for all would not be what was asked for.
-    #[error(
-        "separate_users is true, but this version cannot start one ComfyUI per user yet; set it to false"
-    )]
-    SeparateUsers,
     /// Engines are not confined yet, and an unconfined one would not be what was asked for.
     #[error(
         "sandbox is \"require\", but this version cannot confine ComfyUI yet; set it to \"auto\" or \"off\""
@@ -86,9 +81,6 @@ impl Gateway {
         listen: Option<SocketAddr>,
     ) -> Result<Self, GatewayError> {
         let started_with = config.current();
-        if started_with.separate_users {
-            return Err(GatewayError::SeparateUsers);
-        }
         if started_with.sandbox == Sandbox::Require {
             return Err(GatewayError::Sandbox);
         }
@@ -100,7 +92,7 @@ impl Gateway {
         let store = Arc::new(Store::open(&data.database())?);
         let sessions = Sessions::load(Arc::clone(&store), &key)?;
         let config = Arc::new(config);
-        let accounts = Database::open(data.resolve(&started_with.users_db));
+        let accounts = Arc::new(Database::open(data.resolve(&started_with.users_db)));
         let setup_code = if accounts.awaits_first_account() {
             SetupCode::generate()
         } else {
@@ -110,7 +102,7 @@ impl Gateway {
             data.resolve(&started_with.whitelist),
             data.resolve(&started_with.blacklist),
         );
-        let engine = Engine::open(&config, data).map_err(io(data.logs()))?;
+        let engines = Engines::open(&config, data, &accounts, &store).map_err(io(data.logs()))?;
         let tls = tls(&started_with, data)?;
         let app = Arc::new(App {
             live: ArcSwap::from_pointee(Live::of(&started_with)),
@@ -125,7 +117,7 @@ impl Gateway {
             waiting_sign_ins: Waiting::default(),
             lists,
             connections: Connections::default(),
-            engine,
+            engines,
             links: SignInLinks::default(),
             announcements: Announcements::default(),
             listening: OnceLock::new(),
@@ -153,10 +145,10 @@ impl Gateway {
     /// Carries a command out; returns when it is accepted.
     pub fn command(&self, command: Command) {
         match command {
-            Command::StartEngine => self.app.engine.start(),
-            Command::StopEngine => self.app.engine.stop(),
-            Command::RestartEngine => self.app.engine.restart(),
-            Command::FreeMemory => self.app.engine.free(true, true),
+            Command::StartEngine => self.app.engines.start(),
+            Command::StopEngine => self.app.engines.stop(),
+            Command::RestartEngine => self.app.engines.restart(),
+            Command::FreeMemory => self.app.engines.free(true, true),
             Command::Share(is_shared) => self.share(is_shared),
         }
     }
@@ -166,8 +158,8 @@ impl Gateway {
         let is_https = self.app.started_with.tls_enabled();
         let listening = self.server.addresses().to_vec();
         Status {
-            engine: self.app.engine.status(),
-            is_demo: self.app.engine.is_demo(),
+            engine: self.app.engines.primary_status(),
+            is_demo: self.app.engines.is_demo(),
             local_url: local_url(&listening, is_https),
             listening,
             is_https,
@@ -251,7 +243,7 @@ impl Gateway {
 
     /// Changes of ComfyUI's state.
     pub fn engine_changes(&self) -> watch::Receiver<EngineStatus> {
-        self.app.engine.watch()
+        self.app.engines.primary_changes()
     }
 
     /// Stops accepting, ends tunnels, stops ComfyUI and waits until its process tree is gone, and
@@ -260,20 +252,20 @@ impl Gateway {
         self.stopping.cancel();
         self.app.connections.end_all();
         self.server.stop().await;
-        self.app.engine.shutdown().await;
+        self.app.engines.shutdown().await;
         self.tasks.wait().await;
     }
 
     /// What makes ComfyUI hurry while the gateway stops.
     pub fn hurrier(&self) -> impl Fn() + use<> {
         let app = Arc::clone(&self.app);
-        move || app.engine.hurry()
+        move || app.engines.hurry()
     }
 }
 
 /// Tells of ComfyUI's changes until `stopping`.
 async fn announce_engine(app: Arc<App>, stopping: CancellationToken) {
-    let mut changes = app.engine.watch();
+    let mut changes = app.engines.primary_changes();
     let mut before = changes.borrow_and_update().state;
     loop {
         tokio::select! {

@@ -63,7 +63,7 @@ pub(crate) async fn show(State(app): State<Arc<App>>, _admin: Admin) -> Json<Sta
         "http"
     };
     Json(StatusShown {
-        engine: EngineView::of(&app.engine, Some(0)),
+        engine: EngineView::primary(&app, 0),
         listening: app
             .listening
             .get()
