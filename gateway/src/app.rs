@@ -6,6 +6,8 @@ use crate::auth::{Sessions, SetupCode};
 use crate::clock;
 use crate::config::{Config, ConfigFile};
 use crate::engine::Engine;
+use crate::files::DataDirectory;
+use crate::gallery::Gallery;
 use crate::http::{Connections, Waiting};
 use crate::platform;
 use crate::store::{AuditEntry, AuditEvent, Store};
@@ -36,6 +38,7 @@ impl Live {
 /// Everything that handlers work on; each part has one owner and guards itself.
 #[derive(Debug)]
 pub struct App {
+    pub(crate) data: DataDirectory,
     pub(crate) config: Arc<ConfigFile>,
     /// Settings at the start, to tell what waits for a restart.
     pub(crate) started_with: Arc<Config>,
@@ -50,6 +53,7 @@ pub struct App {
     pub(crate) lists: AccessLists,
     pub(crate) connections: Connections,
     pub(crate) engine: Engine,
+    pub(crate) gallery: Gallery,
     pub(crate) listening: OnceLock<Vec<SocketAddr>>,
 }
 

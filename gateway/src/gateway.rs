@@ -8,6 +8,7 @@ use crate::config::{Config, ConfigFile, ConfigFileError, Sandbox};
 use crate::control::{Command, Status};
 use crate::engine::Engine;
 use crate::files::DataDirectory;
+use crate::gallery::Gallery;
 use crate::http::tls::{CertificateSource, Tls, TlsError};
 use crate::http::{Connections, Server, ServerError, Waiting, router};
 use crate::store::{Store, StoreError};
@@ -108,6 +109,7 @@ impl Gateway {
         let engine = Engine::open(&config, data).map_err(io(data.logs()))?;
         let tls = tls(&started_with, data)?;
         let app = Arc::new(App {
+            data: data.clone(),
             live: ArcSwap::from_pointee(Live::of(&started_with)),
             hasher: Arc::new(Hasher::start().map_err(io(data.root().to_path_buf()))?),
             config,
@@ -121,6 +123,7 @@ impl Gateway {
             lists,
             connections: Connections::default(),
             engine,
+            gallery: Gallery::new(data),
             listening: OnceLock::new(),
         });
         let addresses = listen.map_or_else(|| addresses(&started_with), |address| vec![address]);
