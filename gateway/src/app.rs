@@ -7,6 +7,8 @@ use crate::clock;
 use crate::config::{Config, ConfigFile, CustomNodeRoutes};
 use crate::control::Announcements;
 use crate::engine::Engines;
+use crate::files::DataDirectory;
+use crate::gallery::Gallery;
 use crate::http::{Connections, Waiting};
 use crate::jobs::NodePolicy;
 use crate::platform;
@@ -43,6 +45,7 @@ impl Live {
 /// Everything that handlers work on; each part has one owner and guards itself.
 #[derive(Debug)]
 pub struct App {
+    pub(crate) data: DataDirectory,
     pub(crate) config: Arc<ConfigFile>,
     /// Settings at the start, to tell what waits for a restart.
     pub(crate) started_with: Arc<Config>,
@@ -59,6 +62,7 @@ pub struct App {
     pub(crate) engines: Engines,
     pub(crate) links: SignInLinks,
     pub(crate) announcements: Announcements,
+    pub(crate) gallery: Gallery,
     pub(crate) listening: OnceLock<Vec<SocketAddr>>,
 }
 

@@ -10,6 +10,7 @@ use crate::control::{
 };
 use crate::engine::Engines;
 use crate::files::DataDirectory;
+use crate::gallery::Gallery;
 use crate::http::tls::{CertificateSource, Tls, TlsError};
 use crate::http::{Connections, Server, ServerError, Waiting, router};
 use crate::local::LocalApi;
@@ -105,6 +106,7 @@ impl Gateway {
         let engines = Engines::open(&config, data, &accounts, &store).map_err(io(data.logs()))?;
         let tls = tls(&started_with, data)?;
         let app = Arc::new(App {
+            data: data.clone(),
             live: ArcSwap::from_pointee(Live::of(&started_with)),
             hasher: Arc::new(Hasher::start().map_err(io(data.root().to_path_buf()))?),
             config,
@@ -120,6 +122,7 @@ impl Gateway {
             engines,
             links: SignInLinks::default(),
             announcements: Announcements::default(),
+            gallery: Gallery::new(data),
             listening: OnceLock::new(),
         });
         let addresses = listen.map_or_else(|| addresses(&started_with), |address| vec![address]);

@@ -17,6 +17,7 @@ pub mod config;
 pub mod control;
 pub mod engine;
 pub mod files;
+pub mod gallery;
 mod gateway;
 pub mod http;
 mod jobs;

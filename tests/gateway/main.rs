@@ -2,6 +2,7 @@
 
 mod admin_api;
 mod filtering;
+mod gallery;
 mod lock_out;
 mod proxy;
 mod readme;

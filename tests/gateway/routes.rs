@@ -89,6 +89,7 @@ fn no_route_of_the_demo_engine_or_our_own_answers_without_a_session() -> Result<
         "/index.html",
         "/sentinel/",
         "/sentinel/account",
+        "/sentinel/gallery",
     ];
     for path in own.chain(others.map(str::to_owned)) {
         for method in METHODS {

@@ -5,6 +5,7 @@ mod access;
 mod account;
 mod config;
 mod engine;
+mod gallery;
 mod people;
 mod status;
 mod views;
@@ -56,6 +57,9 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(access::replace_list))
         .routes(routes!(access::lift_lockout))
         .routes(routes!(config::show, config::change))
+        .routes(routes!(gallery::list, gallery::delete))
+        .routes(routes!(gallery::file))
+        .routes(routes!(gallery::thumbnail))
         .routes(routes!(status::audit))
         .routes(routes!(status::show))
         .routes(routes!(status::openapi))

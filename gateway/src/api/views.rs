@@ -80,6 +80,8 @@ pub(crate) struct UserView {
     sessions: usize,
     /// API tokens.
     tokens: usize,
+    /// Room that his files take, at most a minute old; only in the list of all.
+    storage_bytes: Option<u64>,
 }
 
 impl UserView {
@@ -99,6 +101,14 @@ impl UserView {
                 .map(rfc3339),
             sessions: count(SessionKind::Browser),
             tokens: count(SessionKind::Token),
+            storage_bytes: None,
+        }
+    }
+
+    pub(crate) fn with_storage(self, bytes: Option<u64>) -> Self {
+        Self {
+            storage_bytes: bytes,
+            ..self
         }
     }
 }

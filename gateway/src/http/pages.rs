@@ -47,6 +47,7 @@ pub(crate) enum Page {
     Register,
     GenerateToken,
     Account,
+    Gallery,
 }
 
 impl Page {
@@ -56,6 +57,7 @@ impl Page {
             Self::Register => "register",
             Self::GenerateToken => "generate_token",
             Self::Account => "account",
+            Self::Gallery => "gallery",
         }
     }
 
@@ -63,6 +65,7 @@ impl Page {
         match self {
             Self::Login | Self::Register | Self::GenerateToken => "sign-in.html",
             Self::Account => "account.html",
+            Self::Gallery => "gallery.html",
         }
     }
 }
@@ -71,7 +74,12 @@ impl Page {
 pub(crate) fn may_be_visited_from_elsewhere(path: &str) -> bool {
     matches!(
         path,
-        "/" | "/login" | "/register" | "/generate_token" | "/sentinel/" | "/sentinel/account"
+        "/" | "/login"
+            | "/register"
+            | "/generate_token"
+            | "/sentinel/"
+            | "/sentinel/account"
+            | "/sentinel/gallery"
     )
 }
 
@@ -301,6 +309,15 @@ pub(crate) async fn account(
     signed_in: SignedIn,
 ) -> Response {
     show(&app, Page::Account, &context, Some(&signed_in))
+}
+
+/// `GET /sentinel/gallery`.
+pub(crate) async fn gallery(
+    axum::extract::State(app): axum::extract::State<std::sync::Arc<App>>,
+    context: RequestContext,
+    signed_in: SignedIn,
+) -> Response {
+    show(&app, Page::Gallery, &context, Some(&signed_in))
 }
 
 /// `GET /sentinel/`.
