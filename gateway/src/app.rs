@@ -7,7 +7,7 @@ use crate::clock;
 use crate::config::{Config, ConfigFile};
 use crate::control::Announcements;
 use crate::engine::Engine;
-use crate::http::{Connections, Waiting};
+use crate::http::{Connections, RequestContext, Waiting};
 use crate::platform;
 use crate::store::{AuditEntry, AuditEvent, Store};
 use arc_swap::ArcSwap;
@@ -95,6 +95,12 @@ impl App {
         if let Err(error) = self.sessions.end_where(is_over).await {
             tracing::error!(error = %crate::http::chain(&error), "ended sessions could not be written down");
         }
+    }
+
+    /// Where another device finds us: as this caller found us, unless he sits at the machine.
+    pub(crate) fn url_for_others(&self, context: &RequestContext) -> String {
+        let scheme = if context.is_https { "https" } else { "http" };
+        format!("{scheme}://{}", context.host)
     }
 
     /// Warnings for the admin: weak settings, damaged files.
