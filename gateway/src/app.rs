@@ -9,7 +9,7 @@ use crate::control::Announcements;
 use crate::engine::Engines;
 use crate::files::DataDirectory;
 use crate::gallery::Gallery;
-use crate::http::{Connections, Waiting};
+use crate::http::{Connections, RequestContext, Waiting};
 use crate::jobs::NodePolicy;
 use crate::platform;
 use crate::store::{AuditEntry, AuditEvent, Store};
@@ -132,6 +132,12 @@ impl App {
             tracing::error!(error = %crate::http::chain(&error), "ended sessions could not be written down");
         }
         self.engines.look_again();
+    }
+
+    /// Where another device finds us: as this caller found us, unless he sits at the machine.
+    pub(crate) fn url_for_others(&self, context: &RequestContext) -> String {
+        let scheme = if context.is_https { "https" } else { "http" };
+        format!("{scheme}://{}", context.host)
     }
 
     /// Warnings for the admin: weak settings, damaged files.
