@@ -8,6 +8,7 @@ use crate::config::{Config, ConfigFile};
 use crate::engine::Engine;
 use crate::http::{Connections, Waiting};
 use crate::platform;
+use crate::sandbox;
 use crate::store::{AuditEntry, AuditEvent, Store};
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
@@ -94,7 +95,9 @@ impl App {
 
     /// Warnings for the admin: weak settings, damaged files.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let mut warnings = self.config.current().warnings();
+        let config = self.config.current();
+        let mut warnings = config.warnings();
+        warnings.extend(sandbox::config_warning(config.sandbox));
         warnings.extend(self.accounts.fault());
         warnings.extend(self.lists.faults());
         warnings

@@ -4,7 +4,7 @@ use crate::access::{AccessLists, Attempts, ClientIp};
 use crate::accounts::{Database, Hasher};
 use crate::app::{App, Live};
 use crate::auth::{KeyError, Sessions, SetupCode, signing_key};
-use crate::config::{Config, ConfigFile, ConfigFileError, Sandbox};
+use crate::config::{Config, ConfigFile, ConfigFileError};
 use crate::control::{Command, Status};
 use crate::engine::Engine;
 use crate::files::DataDirectory;
@@ -44,11 +44,6 @@ pub enum GatewayError {
         "separate_users is true, but this version cannot start one ComfyUI per user yet; set it to false"
     )]
     SeparateUsers,
-    /// Engines are not confined yet, and an unconfined one would not be what was asked for.
-    #[error(
-        "sandbox is \"require\", but this version cannot confine ComfyUI yet; set it to \"auto\" or \"off\""
-    )]
-    Sandbox,
     /// The signing key cannot be used.
     #[error("the signing key cannot be used")]
     Key(#[from] KeyError),
@@ -83,9 +78,6 @@ impl Gateway {
         let started_with = config.current();
         if started_with.separate_users {
             return Err(GatewayError::SeparateUsers);
-        }
-        if started_with.sandbox == Sandbox::Require {
-            return Err(GatewayError::Sandbox);
         }
         let io = |path: PathBuf| {
             let path = path.display().to_string();

@@ -22,6 +22,7 @@ pub mod http;
 mod log;
 mod platform;
 pub mod proxy;
+pub mod sandbox;
 pub mod store;
 pub mod supervisor;
 mod watcher;

@@ -7,6 +7,7 @@ use crate::comfyui::{
 use crate::config::Config;
 use crate::files::{self, DataDirectory};
 use crate::http::chain;
+use crate::sandbox::{Confinement, Profile, Purpose};
 use crate::supervisor::{LaunchError, LaunchPlan, Launcher};
 use parking_lot::Mutex;
 use std::env::consts::EXE_SUFFIX;
@@ -16,6 +17,9 @@ use std::path::{Path, PathBuf};
 
 /// Value of `comfyui.dir` that means the demo engine.
 pub const DEMO: &str = "demo";
+
+/// Directory in the data directory for home, temporary files and caches of the shared engine.
+const PRIVATE: &str = "engine";
 
 /// Environment variable with the folder of ComfyUI's own front end for the demo engine.
 const DEMO_FRONT_END: &str = "DEMO_ENGINE_FRONT_END";
@@ -53,6 +57,7 @@ pub(super) struct Prepared {
     directories: EngineDirectories,
     arguments: Vec<String>,
     removed_environment: Vec<OsString>,
+    confinement: Confinement,
 }
 
 impl Prepared {
@@ -72,6 +77,7 @@ impl Prepared {
         let mut plan = comfyui::launch_plan(&self.installation, arguments, address)?;
         plan.removed_environment
             .extend(self.removed_environment.iter().cloned());
+        self.confinement.confine(&mut plan)?;
         Ok(plan)
     }
 }
@@ -122,6 +128,13 @@ pub(super) async fn prepare(
         arguments.extend(["--front-end-root".to_owned(), folder]);
     }
     let flags = FlagSet::probe(&installation).await?;
+    let purpose = Purpose {
+        // One engine for all is the owner's: he installs custom nodes in it.
+        profile: Profile::Owner,
+        private: data.root().join(PRIVATE),
+        gateway_ports: vec![config.sharing.port],
+    };
+    let confinement = Confinement::look(config, &installation, data, purpose).await;
     Ok(Prepared {
         installation,
         flags,
@@ -129,6 +142,7 @@ pub(super) async fn prepare(
         arguments,
         // The signing key must not be readable by custom nodes (defect S36).
         removed_environment: vec![OsString::from(&config.secret_key_env)],
+        confinement,
     })
 }
 
