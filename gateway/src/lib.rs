@@ -19,6 +19,8 @@ pub mod engine;
 pub mod files;
 mod gateway;
 pub mod http;
+mod jobs;
+mod local;
 mod log;
 mod platform;
 pub mod proxy;

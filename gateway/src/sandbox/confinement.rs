@@ -106,26 +106,20 @@ pub struct Confinement {
 }
 
 impl Confinement {
-    /// Finds out what does not change between starts. Asks the installation's Python where it
-    /// lies, which takes a moment.
-    pub async fn look(
+    /// How an engine of `installation` is confined, whose Python lies in `python`.
+    pub fn new(
         config: &Config,
         installation: &Installation,
+        python: Option<&PythonPlaces>,
         data: &DataDirectory,
         purpose: Purpose,
     ) -> Self {
-        let python = match (&installation.python, config.sandbox) {
-            (Some(python), Sandbox::Auto | Sandbox::Require) => {
-                Some(PythonPlaces::of(python).await)
-            }
-            (Some(_), Sandbox::Off) | (None, _) => None,
-        };
         let paths = |texts: &[String]| texts.iter().map(PathBuf::from).collect();
         Self {
             setting: config.sandbox,
             purpose,
             installation: installation.clone(),
-            python,
+            python: python.cloned(),
             data: real(data.root()).unwrap_or_else(|| data.root().to_owned()),
             home: directories::BaseDirs::new().and_then(|places| real(places.home_dir())),
             allow_read: paths(&config.sandbox_allow_read),

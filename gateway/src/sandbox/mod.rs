@@ -9,7 +9,7 @@
 //!
 //! Invariants kept here:
 //! - what an engine may do is data, a [`SandboxPlan`], made by the pure function [`plan`] from
-//!   what [`Confinement::look`] found on this machine;
+//!   what [`Confinement`] finds on this machine;
 //! - it is applied by the engine's own process just before it becomes the engine, never to ours;
 //! - nothing is granted that contains Sentinel's data or the owner's home without being said in
 //!   the [`SandboxReport`].
