@@ -12,6 +12,7 @@ use crate::gallery::Gallery;
 use crate::http::{Connections, RequestContext, Waiting};
 use crate::jobs::NodePolicy;
 use crate::platform;
+use crate::sandbox;
 use crate::store::{AuditEntry, AuditEvent, Store};
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
@@ -142,7 +143,9 @@ impl App {
 
     /// Warnings for the admin: weak settings, damaged files.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let mut warnings = self.config.current().warnings();
+        let config = self.config.current();
+        let mut warnings = config.warnings();
+        warnings.extend(sandbox::config_warning(config.sandbox));
         warnings.extend(self.accounts.fault());
         warnings.extend(self.lists.faults());
         warnings
