@@ -110,6 +110,8 @@ fn the_public_paths_answer_and_are_all_there_are() -> Result<()> {
             "/register",
             "/generate_token",
             "/logout",
+            "/join",
+            "/enter",
             "/sentinel/health",
             "/sentinel/assets/{*path}"
         ]

@@ -345,8 +345,9 @@ impl Engines {
     }
 
     /// Whether the system confines the engine of a user.
-    pub fn is_confined(&self, _user: &UserId) -> bool {
-        false
+    pub fn is_confined(&self, user: &UserId) -> bool {
+        self.of(user)
+            .is_some_and(|engine| engine.status().sandbox.holds_files())
     }
 
     /// Who has ComfyUI's own directories when users are separate.
