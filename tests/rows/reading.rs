@@ -226,7 +226,10 @@ fn r4_an_equal_graph_is_not_answered_with_the_file_of_another() -> Result<()> {
     let (_guard, world) = together()?;
     let graph = picture("r4_same", 44);
     let run = |user: &User, note: &str| -> Result<File> {
-        world.attempt(user, &with_note(&graph, note))?.picture("2")
+        let mut body = with_note(&graph, note);
+        // Without it ComfyUI tells no outputs of cached nodes.
+        body["client_id"] = json!("r4");
+        world.attempt(user, &body)?.picture("2")
     };
     let hers = run(&world.alice, "r4-note-of-alice")?;
     let his = run(&world.bob, "r4-note-of-bob")?;
