@@ -286,10 +286,15 @@ fn w4_w6_s21_nodes_that_write_anywhere_are_refused_to_users() -> Result<()> {
     let is_there = PathBuf::from(&absolute).exists();
     ensure!(wrote == is_there);
     ensure!(
-        wrote != world.holds_files(&world.bob)?,
-        "wrote: {wrote}; {}",
+        !(wrote && world.holds_files(&world.bob)?),
+        "{}",
         world.engine(&world.bob)?["sandbox"]
     );
+    if wrote {
+        eprintln!(
+            "w4: no help of the operating system here; the gateway alone keeps the nodes off"
+        );
+    }
     if is_there {
         fs::remove_dir_all(&absolute)?;
     }
