@@ -7,12 +7,13 @@ use crate::clock;
 use crate::config::{Config, ConfigFile};
 use crate::control::Announcements;
 use crate::engine::Engine;
+use crate::http::tls::Tls;
 use crate::http::{Connections, RequestContext, Waiting};
 use crate::platform;
+use crate::sharing::Sharing;
 use crate::store::{AuditEntry, AuditEvent, Store};
-use arc_swap::ArcSwap;
-use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use std::sync::Arc;
 
 /// What the configuration means for the door, made once for each configuration.
 #[derive(Debug)]
@@ -53,7 +54,9 @@ pub struct App {
     pub(crate) engine: Engine,
     pub(crate) links: SignInLinks,
     pub(crate) announcements: Announcements,
-    pub(crate) listening: OnceLock<Vec<SocketAddr>>,
+    pub(crate) sharing: Sharing,
+    /// Encryption, while there is any.
+    pub(crate) tls: ArcSwapOption<Tls>,
 }
 
 impl App {
@@ -99,8 +102,16 @@ impl App {
 
     /// Where another device finds us: as this caller found us, unless he sits at the machine.
     pub(crate) fn url_for_others(&self, context: &RequestContext) -> String {
-        let scheme = if context.is_https { "https" } else { "http" };
-        format!("{scheme}://{}", context.host)
+        let is_at_machine = context.caller.is_local || context.host.host() == "localhost";
+        let sharing = self.sharing.state();
+        match sharing.urls().into_iter().next() {
+            Some(url) if is_at_machine => url,
+            None if is_at_machine => sharing.local_url(),
+            _ => {
+                let scheme = if context.is_https { "https" } else { "http" };
+                format!("{scheme}://{}", context.host)
+            }
+        }
     }
 
     /// Warnings for the admin: weak settings, damaged files.
@@ -108,6 +119,7 @@ impl App {
         let mut warnings = self.config.current().warnings();
         warnings.extend(self.accounts.fault());
         warnings.extend(self.lists.faults());
+        warnings.extend(self.sharing.state().fault);
         warnings
     }
 }

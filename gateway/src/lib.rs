@@ -23,6 +23,7 @@ mod local;
 mod log;
 mod platform;
 pub mod proxy;
+mod sharing;
 pub mod store;
 pub mod supervisor;
 mod watcher;

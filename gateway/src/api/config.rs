@@ -50,6 +50,8 @@ pub(crate) async fn change(
         .map_err(|errors| ApiError::from(ConfigFileError::from(errors)))?;
     app.config.change(&changes)?;
     app.live.store(Arc::new(Live::of(&app.config.current())));
+    app.end_denied_connections();
+    app.sharing.apply().await;
     app.audit(
         AuditEvent::ConfigChanged,
         Some(admin.name()),

@@ -7,6 +7,7 @@ mod config;
 mod engine;
 mod invites;
 mod people;
+mod sharing;
 mod status;
 mod views;
 
@@ -50,9 +51,12 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(people::sessions, people::sign_out_everywhere))
         .routes(routes!(invites::list, invites::make))
         .routes(routes!(invites::withdraw))
+        .routes(routes!(sharing::show, sharing::change))
+        .routes(routes!(sharing::examine))
         .routes(routes!(access::show))
         .routes(routes!(access::replace_list))
         .routes(routes!(access::lift_lockout))
+        .routes(routes!(access::lift_ban))
         .routes(routes!(config::show, config::change))
         .routes(routes!(status::audit))
         .routes(routes!(status::show))
