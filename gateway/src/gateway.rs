@@ -4,10 +4,11 @@ use crate::access::{AccessLists, Attempts};
 use crate::accounts::{Database, Hasher};
 use crate::app::{App, Live};
 use crate::auth::{KeyError, SessionKind, Sessions, SetupCode, SignInLinks, signing_key};
-use crate::config::{ConfigFile, ConfigFileError, Sandbox};
+use crate::config::{ConfigFile, ConfigFileError};
 use crate::control::{Announcements, Command, Event, LocalAnswer, SignedInUser, Status};
-use crate::engine::Engine;
+use crate::engine::Engines;
 use crate::files::DataDirectory;
+use crate::gallery::Gallery;
 use crate::http::tls::TlsError;
 use crate::http::{Connections, Server, ServerError, Waiting, router};
 use crate::local::LocalApi;
@@ -43,16 +44,6 @@ pub enum GatewayError {
     /// The settings have faults.
     #[error("the settings cannot be used")]
     Config(#[from] ConfigFileError),
-    /// One engine per user is not there yet, and one for all would not be what was asked for.
-    #[error(
-        "separate_users is true, but this version cannot start one ComfyUI per user yet; set it to false"
-    )]
-    SeparateUsers,
-    /// Engines are not confined yet, and an unconfined one would not be what was asked for.
-    #[error(
-        "sandbox is \"require\", but this version cannot confine ComfyUI yet; set it to \"auto\" or \"off\""
-    )]
-    Sandbox,
     /// The signing key cannot be used.
     #[error("the signing key cannot be used")]
     Key(#[from] KeyError),
@@ -87,12 +78,6 @@ impl Gateway {
         listen: Option<SocketAddr>,
     ) -> Result<Self, GatewayError> {
         let started_with = config.current();
-        if started_with.separate_users {
-            return Err(GatewayError::SeparateUsers);
-        }
-        if started_with.sandbox == Sandbox::Require {
-            return Err(GatewayError::Sandbox);
-        }
         let io = |path: PathBuf| {
             let path = path.display().to_string();
             move |source| GatewayError::Io { path, source }
@@ -101,7 +86,7 @@ impl Gateway {
         let store = Arc::new(Store::open(&data.database())?);
         let sessions = Sessions::load(Arc::clone(&store), &key)?;
         let config = Arc::new(config);
-        let accounts = Database::open(data.resolve(&started_with.users_db));
+        let accounts = Arc::new(Database::open(data.resolve(&started_with.users_db)));
         let setup_code = if accounts.awaits_first_account() {
             SetupCode::generate()
         } else {
@@ -111,9 +96,10 @@ impl Gateway {
             data.resolve(&started_with.whitelist),
             data.resolve(&started_with.blacklist),
         );
-        let engine = Engine::open(&config, data).map_err(io(data.logs()))?;
+        let engines = Engines::open(&config, data, &accounts, &store).map_err(io(data.logs()))?;
         let (sharing, sharing_task, tls) = Sharing::open(&started_with, data, listen)?;
         let app = Arc::new(App {
+            data: data.clone(),
             live: ArcSwap::from_pointee(Live::of(&started_with)),
             hasher: Arc::new(Hasher::start().map_err(io(data.root().to_path_buf()))?),
             config,
@@ -126,11 +112,12 @@ impl Gateway {
             waiting_sign_ins: Waiting::default(),
             lists,
             connections: Connections::default(),
-            engine,
+            engines,
             links: SignInLinks::default(),
             announcements: Announcements::default(),
             sharing,
             tls: ArcSwapOption::new(tls),
+            gallery: Gallery::new(data),
         });
         let addresses = sharing_task.addresses(&started_with);
         let server = Server::start(&app, &router(&app), &addresses)?;
@@ -156,10 +143,10 @@ impl Gateway {
     /// Carries a command out; returns when it is accepted.
     pub fn command(&self, command: Command) {
         match command {
-            Command::StartEngine => self.app.engine.start(),
-            Command::StopEngine => self.app.engine.stop(),
-            Command::RestartEngine => self.app.engine.restart(),
-            Command::FreeMemory => self.app.engine.free(true, true),
+            Command::StartEngine => self.app.engines.start(),
+            Command::StopEngine => self.app.engines.stop(),
+            Command::RestartEngine => self.app.engines.restart(),
+            Command::FreeMemory => self.app.engines.free(true, true),
             Command::Share(is_shared) => self.app.sharing.share(is_shared),
         }
     }
@@ -168,8 +155,8 @@ impl Gateway {
     pub fn status(&self) -> Status {
         let sharing = self.app.sharing.state();
         Status {
-            engine: self.app.engine.status(),
-            is_demo: self.app.engine.is_demo(),
+            engine: self.app.engines.primary_status(),
+            is_demo: self.app.engines.is_demo(),
             local_url: sharing.local_url(),
             sharing: sharing.status(),
             is_https: sharing.is_https,
@@ -242,7 +229,7 @@ impl Gateway {
 
     /// Changes of ComfyUI's state.
     pub fn engine_changes(&self) -> watch::Receiver<EngineStatus> {
-        self.app.engine.watch()
+        self.app.engines.primary_changes()
     }
 
     /// Stops accepting, ends tunnels, stops ComfyUI and waits until its process tree is gone, and
@@ -253,20 +240,20 @@ impl Gateway {
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "the server ended badly");
         }
-        self.app.engine.shutdown().await;
+        self.app.engines.shutdown().await;
         self.tasks.wait().await;
     }
 
     /// What makes ComfyUI hurry while the gateway stops.
     pub fn hurrier(&self) -> impl Fn() + use<> {
         let app = Arc::clone(&self.app);
-        move || app.engine.hurry()
+        move || app.engines.hurry()
     }
 }
 
 /// Tells of ComfyUI's changes until `stopping`.
 async fn announce_engine(app: Arc<App>, stopping: CancellationToken) {
-    let mut changes = app.engine.watch();
+    let mut changes = app.engines.primary_changes();
     let mut before = changes.borrow_and_update().state;
     loop {
         tokio::select! {

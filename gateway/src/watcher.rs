@@ -1,7 +1,7 @@
 //! Reads files again when somebody edits them: settings, accounts, lists, certificates.
 
 use crate::access::ListKind;
-use crate::app::{App, Live};
+use crate::app::App;
 use crate::clock;
 use crate::http::chain;
 use notify::{RecursiveMode, Watcher as _};
@@ -88,10 +88,8 @@ async fn reload(app: &Arc<App>) {
     match app.config.reload() {
         Ok(true) => {
             tracing::info!("config.json has changed and is in force");
-            app.live.store(Arc::new(Live::of(&app.config.current())));
-            app.end_denied_connections();
+            app.config_changed();
             app.sharing.apply_soon();
-            app.announcements.changed();
         }
         Ok(false) => {}
         Err(error) => {

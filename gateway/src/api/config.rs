@@ -1,7 +1,7 @@
 //! Settings, for admins.
 
 use super::{Answer, Body};
-use crate::app::{App, Live};
+use crate::app::App;
 use crate::auth::Admin;
 use crate::config::{ConfigFile, ConfigFileError, Settings};
 use crate::http::{ApiError, RequestContext};
@@ -49,8 +49,7 @@ pub(crate) async fn change(
     let changes = Settings::from_members(changes)
         .map_err(|errors| ApiError::from(ConfigFileError::from(errors)))?;
     app.config.change(&changes)?;
-    app.live.store(Arc::new(Live::of(&app.config.current())));
-    app.end_denied_connections();
+    app.config_changed();
     app.sharing.apply().await;
     app.audit(
         AuditEvent::ConfigChanged,

@@ -5,6 +5,7 @@ mod access;
 mod account;
 mod config;
 mod engine;
+mod gallery;
 mod invites;
 mod people;
 mod sharing;
@@ -45,6 +46,11 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(engine::restart))
         .routes(routes!(engine::free))
         .routes(routes!(engine::log))
+        .routes(routes!(engine::list))
+        .routes(routes!(engine::start_one))
+        .routes(routes!(engine::stop_one))
+        .routes(routes!(engine::restart_one))
+        .routes(routes!(engine::log_of_one))
         .routes(routes!(people::list, people::add))
         .routes(routes!(people::change, people::delete))
         .routes(routes!(people::reset_password))
@@ -58,6 +64,9 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(access::lift_lockout))
         .routes(routes!(access::lift_ban))
         .routes(routes!(config::show, config::change))
+        .routes(routes!(gallery::list, gallery::delete))
+        .routes(routes!(gallery::file))
+        .routes(routes!(gallery::thumbnail))
         .routes(routes!(status::audit))
         .routes(routes!(status::show))
         .routes(routes!(status::openapi))

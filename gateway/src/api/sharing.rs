@@ -1,7 +1,7 @@
 //! The LAN, for admins: what is shared where, and why somebody may not reach it.
 
 use super::{Answer, Body};
-use crate::app::{App, Live};
+use crate::app::App;
 use crate::auth::Admin;
 use crate::clock::rfc3339;
 use crate::config::{ConfigFileError, Settings};
@@ -170,7 +170,7 @@ pub(crate) async fn change(
         Settings::from_members(members).map_err(|errors| ConfigFileError::from(errors))?;
     if !wanted.is_empty() {
         app.config.change(&settings)?;
-        app.live.store(Arc::new(Live::of(&app.config.current())));
+        app.config_changed();
         let detail: Vec<_> = wanted
             .iter()
             .map(|(path, value)| format!("{path} = {value}"))

@@ -60,7 +60,7 @@ pub(crate) async fn show(State(app): State<Arc<App>>, _admin: Admin) -> Json<Sta
     let sharing = app.sharing.state();
     let scheme = if sharing.is_https { "https" } else { "http" };
     Json(StatusShown {
-        engine: EngineView::of(&app.engine, Some(0)),
+        engine: EngineView::primary(&app, 0),
         listening: sharing
             .listening
             .iter()

@@ -49,6 +49,7 @@ pub(crate) enum Page {
     Join,
     Trust,
     Account,
+    Gallery,
 }
 
 impl Page {
@@ -60,6 +61,7 @@ impl Page {
             Self::Join => "join",
             Self::Trust => "trust",
             Self::Account => "account",
+            Self::Gallery => "gallery",
         }
     }
 
@@ -69,6 +71,7 @@ impl Page {
                 "sign-in.html"
             }
             Self::Account => "account.html",
+            Self::Gallery => "gallery.html",
         }
     }
 }
@@ -80,10 +83,11 @@ pub(crate) fn may_be_visited_from_elsewhere(path: &str) -> bool {
         "/" | "/login"
             | "/register"
             | "/generate_token"
-            | "/join"
-            | "/trust"
             | "/sentinel/"
             | "/sentinel/account"
+            | "/sentinel/gallery"
+            | "/join"
+            | "/trust"
     )
 }
 
@@ -142,7 +146,7 @@ pub(crate) fn engine_not_ready(
     signed_in: &SignedIn,
     wants_html: bool,
 ) -> Response {
-    let status = app.engine.status();
+    let status = app.engines.status_of(&signed_in.account.id);
     let retry = status
         .retry_in
         .map_or(RETRY_SECONDS, |wait| wait.as_secs().clamp(1, 60));
@@ -338,6 +342,15 @@ pub(crate) async fn account(
     signed_in: SignedIn,
 ) -> Response {
     show(&app, Page::Account, &context, Some(&signed_in))
+}
+
+/// `GET /sentinel/gallery`.
+pub(crate) async fn gallery(
+    axum::extract::State(app): axum::extract::State<std::sync::Arc<App>>,
+    context: RequestContext,
+    signed_in: SignedIn,
+) -> Response {
+    show(&app, Page::Gallery, &context, Some(&signed_in))
 }
 
 /// `GET /sentinel/`.

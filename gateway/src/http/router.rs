@@ -58,6 +58,7 @@ fn protected(app: &Arc<App>) -> Router<Arc<App>> {
         .nest("/sentinel/api", api)
         .route("/sentinel/", get(pages::management))
         .route("/sentinel/account", get(pages::account))
+        .route("/sentinel/gallery", get(pages::gallery))
         .layer(map_response(never_stored))
         .route("/sentinel/{*rest}", axum::routing::any(api::not_found))
         .layer(map_response(ours));

@@ -11,7 +11,7 @@ mod mdns;
 pub(crate) use adapters::Adapter;
 pub(crate) use mdns::{Mdns, MdnsState};
 
-use crate::app::{App, Live};
+use crate::app::App;
 use crate::config::{Config, ConfigFileError, Settings};
 use crate::control::SharingStatus;
 use crate::files::DataDirectory;
@@ -336,10 +336,7 @@ impl Attendant {
             app.config.change(&settings)
         });
         match written.await {
-            Ok(Ok(())) => {
-                let live = Live::of(&self.app.config.current());
-                self.app.live.store(Arc::new(live));
-            }
+            Ok(Ok(())) => self.app.config_changed(),
             Ok(Err(error)) => {
                 tracing::error!(error = %chain(&error), "sharing could not be written to config.json");
             }

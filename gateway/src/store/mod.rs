@@ -3,6 +3,7 @@
 
 mod audit;
 mod devices;
+mod facts;
 mod invites;
 mod sessions;
 
@@ -49,6 +50,7 @@ const MIGRATIONS: &[&str] = &[
         detail TEXT
     ) STRICT;
 ",
+    "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;",
     "
     CREATE TABLE devices (
         user_id TEXT NOT NULL,
