@@ -161,7 +161,12 @@ impl Gateway {
             sharing: sharing.status(),
             is_https: sharing.is_https,
             listening: sharing.listening,
-            setup_code: self.app.setup_code.text(),
+            setup_code: self
+                .app
+                .accounts
+                .awaits_first_account()
+                .then(|| self.app.setup_code.text())
+                .flatten(),
             warnings: self.app.warnings(),
             signed_in: self.signed_in(),
             has_account: !self.app.accounts.current().is_empty(),

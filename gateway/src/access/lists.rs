@@ -532,13 +532,75 @@ mod tests {
                 )
                 .unwrap();
         }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let without_times: Vec<_> = text
+            .lines()
+            .map(|line| line.split(SINCE_MARK).next().unwrap().trim_end())
+            .collect();
         assert_eq!(
-            std::fs::read_to_string(&path).unwrap(),
-            "# my list\n10.0.0.1 # the printer\n10.0.0.5 # banned: 9 failedsign-ins\n10.0.0.9 # added by hand\n\
-             10.0.0.6 # banned: again\n10.0.0.7 # banned: again\n"
+            without_times,
+            [
+                "# my list",
+                "10.0.0.1 # the printer",
+                "10.0.0.5 # banned: 9 failedsign-ins",
+                "10.0.0.9 # added by hand",
+                "10.0.0.6 # banned: again",
+                "10.0.0.7 # banned: again",
+            ]
         );
         assert_eq!(verdict(&lists, "10.0.0.9"), Verdict::Denied);
         assert_eq!(lists.bans().unwrap().len(), 3);
+        assert!(lists.bans().unwrap().iter().all(|ban| ban.since.is_some()));
+        assert!(lists.unban("10.0.0.6").unwrap() && !lists.unban("10.0.0.6").unwrap());
+        assert!(
+            !lists.unban("10.0.0.9").unwrap(),
+            "an admin's own line stays"
+        );
+        assert_eq!(verdict(&lists, "10.0.0.6"), Verdict::Passed);
+        assert_eq!(verdict(&lists, "10.0.0.7"), Verdict::Denied);
+    }
+
+    #[test]
+    fn the_reason_and_the_time_of_a_ban_are_told_apart() {
+        let told = |line| parse_ban(line).map(|ban| (ban.reason, ban.since));
+        let table = [
+            ("10.0.0.1 # banned: of old", Some(("of old", None))),
+            (
+                "10.0.0.1 # banned: again (since then)",
+                Some(("again", Some("then"))),
+            ),
+            (
+                "10.0.0.1 # banned: a (since b) (since c)",
+                Some(("a (since b)", Some("c"))),
+            ),
+            ("10.0.0.1 # banned: a (since b", Some(("a (since b", None))),
+            ("10.0.0.1 # the printer", None),
+            ("nonsense # banned: x", None),
+        ];
+        for (line, expected) in table {
+            let expected = expected.map(|(reason, since): (&str, Option<&str>)| {
+                (reason.to_owned(), since.map(str::to_owned))
+            });
+            assert_eq!(told(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_allow_list_names_a_part_of_a_network_or_nothing_of_it() {
+        let (_directory, lists) = lists(Some("192.168.1.7\n10.0.0.0/8\n"), None);
+        for (network, expected) in [
+            ("192.168.1.0/24", true),
+            ("192.168.2.0/24", false),
+            ("10.1.0.0/16", true),
+            ("0.0.0.0/0", true),
+            ("fd00::/64", false),
+        ] {
+            assert_eq!(
+                lists.allows_some_of(network.parse().unwrap()),
+                expected,
+                "{network}"
+            );
+        }
     }
 
     proptest! {
