@@ -8,7 +8,8 @@ use nix::sched::{CloneFlags, setns};
 use sentinel_tests::{Answer, Ask, Gateway, Options, PASSWORD, eventually};
 use serde_json::{Value, json};
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::io::Read as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -334,7 +335,11 @@ fn a_guest_finds_it_by_name_joins_and_signs_in() -> Result<()> {
     fs::write(&file, settings(true, "studio"))?;
     host.run(|| announced(&gateway, "announced"))?;
 
+    let mut open = guest.run(|| Ok(TcpStream::connect(here.address)?))?;
     fs::write(&file, settings(false, "studio"))?;
+    // Who is connected from elsewhere is not any more.
+    open.set_read_timeout(Some(SOON))?;
+    assert_eq!(open.read(&mut [0])?, 0);
     guest.run(|| {
         eventually(SOON, || Ok(here.plain(health()).is_err()))?;
         eventually(SOON, || {
@@ -349,4 +354,42 @@ fn a_guest_finds_it_by_name_joins_and_signs_in() -> Result<()> {
     })?;
     let _ = here.daemon.shutdown();
     Ok(())
+}
+
+/// A laptop on cable and Wi-Fi at once hears itself; that is nobody else with the same name.
+#[test]
+fn two_adapters_in_one_network_are_no_conflict() -> Result<()> {
+    let (host, switch) = match (Namespace::make("laptop"), Namespace::make("switch")) {
+        (Ok(host), Ok(switch)) => (host, switch),
+        (Err(error), _) | (_, Err(error)) => {
+            eprintln!("skipped: network namespaces are not permitted here: {error:#}");
+            return Ok(());
+        }
+    };
+    host.ip(&["link", "set", "lo", "up"])?;
+    let bridged = switch.ip(&["link", "add", "br0", "type", "bridge"]);
+    if let Err(error) = bridged {
+        eprintln!("skipped: there are no bridges here: {error:#}");
+        return Ok(());
+    }
+    switch.ip(&["link", "set", "br0", "up"])?;
+    for (name, address) in [("eth0", "10.77.0.1/24"), ("wlan0", "10.77.0.9/24")] {
+        ip(&[
+            "link", "add", name, "netns", &host.0, "type", "veth", "peer", "name", name, "netns",
+            &switch.0,
+        ])?;
+        switch.ip(&["link", "set", name, "master", "br0", "up"])?;
+        host.ip(&["addr", "add", address, "dev", name])?;
+        host.ip(&["link", "set", name, "up"])?;
+    }
+    host.run(|| {
+        let gateway = Gateway::start(Options::default().listening_by_settings())?;
+        sharing(&gateway, Some(&json!({"enabled": true, "name": "laptop"})))?;
+        announced(&gateway, "announced")?;
+        // Conflicts come to light within the second after the announcement.
+        thread::sleep(Duration::from_secs(3));
+        let shown = sharing(&gateway, None)?;
+        assert_eq!(shown["mdns"]["state"], "announced", "{shown}");
+        gateway.stop().map(drop)
+    })
 }

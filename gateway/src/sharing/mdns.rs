@@ -5,7 +5,7 @@ use super::adapters::Adapter;
 use mdns_sd::{DaemonEvent, IfKind, RRType, Receiver, ServiceDaemon, ServiceInfo};
 use std::net::IpAddr;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Browsers of web pages look for the first part; our own kind is its subtype, because a type of
 /// its own may not be longer than 15 letters.
@@ -106,12 +106,15 @@ pub(super) struct Announcement {
     events: Receiver<DaemonEvent>,
     full_name: String,
     known: Mdns,
+    /// What went wrong on one adapter, which need not be all there is.
+    error: Option<String>,
     deadline: Option<Instant>,
     is_over: bool,
 }
 
 impl Announcement {
-    pub(super) fn start(wanted: Wanted) -> Result<Self, mdns_sd::Error> {
+    /// Begins; until something new is known, `known` stays what it was.
+    pub(super) fn start(wanted: Wanted, known: Mdns) -> Result<Self, mdns_sd::Error> {
         let daemon = ServiceDaemon::new()?;
         match Self::begin(&daemon, &wanted) {
             Ok((events, full_name)) => Ok(Self {
@@ -119,7 +122,8 @@ impl Announcement {
                 daemon,
                 events,
                 full_name,
-                known: Mdns::default(),
+                known,
+                error: None,
                 deadline: Some(Instant::now() + ANNOUNCE_TIMEOUT),
                 is_over: false,
             }),
@@ -146,7 +150,7 @@ impl Announcement {
         &self.wanted
     }
 
-    /// Whether nothing more will come of it.
+    /// Whether it has failed and nothing more will come of it.
     pub(super) fn is_over(&self) -> bool {
         self.is_over
     }
@@ -161,74 +165,73 @@ impl Announcement {
         if self.is_over {
             return std::future::pending().await;
         }
-        loop {
+        let before = self.known.clone();
+        while self.known == before && !self.is_over {
             let event = match self.deadline {
-                Some(deadline) => {
-                    match tokio::time::timeout_at(deadline, self.events.recv_async()).await {
-                        Ok(event) => event,
-                        Err(_) => {
-                            self.deadline = None;
-                            self.fail(
-                                "The network does not carry announcements of names (multicast).",
-                            );
-                            return;
-                        }
-                    }
-                }
-                None => self.events.recv_async().await,
+                Some(deadline) => timeout_at(deadline, self.events.recv_async()).await,
+                None => Ok(self.events.recv_async().await),
             };
-            let before = self.known.clone();
             match event {
-                Ok(event) => self.note(event),
+                Ok(Ok(event)) => self.note(event),
+                Ok(Err(_)) => self.fail("The announcement ended unexpectedly.".to_owned()),
                 Err(_) => {
-                    self.is_over = true;
-                    self.fail("The announcement ended unexpectedly.");
-                    return;
+                    let fault = self.error.take().map_or_else(
+                        || {
+                            "The network does not carry announcements of names (multicast)."
+                                .to_owned()
+                        },
+                        |error| format!("The name cannot be announced: {error}."),
+                    );
+                    self.fail(fault);
                 }
-            }
-            if self.known != before {
-                return;
             }
         }
     }
 
     fn note(&mut self, event: DaemonEvent) {
         match event {
-            DaemonEvent::Announce(..) if self.known.state == MdnsState::Off => {
+            DaemonEvent::Announce(..) => {
                 self.deadline = None;
-                self.known.state = MdnsState::Announced;
+                self.known = Mdns {
+                    state: MdnsState::Announced,
+                    fault: None,
+                };
             }
             DaemonEvent::NameChange(change)
                 if matches!(change.rr_type, RRType::A | RRType::AAAA) =>
             {
-                self.deadline = None;
-                self.fail(&format!(
+                self.fail(format!(
                     "Another device uses the name {}.local. Choose another name.",
                     self.wanted.name
                 ));
             }
             DaemonEvent::Error(error) => {
                 tracing::debug!(%error, "mDNS");
-                if self.known.state == MdnsState::Off {
-                    self.deadline = None;
-                    self.fail(&format!("The name cannot be announced: {error}."));
-                }
+                self.error = Some(error.to_string());
             }
             event => tracing::trace!(?event, "mDNS"),
         }
     }
 
-    fn fail(&mut self, fault: &str) {
+    fn fail(&mut self, fault: String) {
+        self.is_over = true;
         self.known = Mdns {
             state: MdnsState::Failed,
-            fault: Some(fault.to_owned()),
+            fault: Some(fault),
         };
+    }
+
+    /// Says good-bye to the LAN.
+    pub(super) async fn withdraw(&self) {
+        if let Ok(done) = self.daemon.unregister(&self.full_name) {
+            let _ = timeout(STOP_TIMEOUT, done.recv_async()).await;
+        }
     }
 
     /// Says good-bye to the LAN and ends the thread.
     pub(super) async fn stop(self) {
-        if let Ok(done) = self.daemon.unregister(&self.full_name) {
-            let _ = timeout(STOP_TIMEOUT, done.recv_async()).await;
+        if !self.is_over {
+            self.withdraw().await;
         }
         if let Ok(done) = self.daemon.shutdown() {
             let _ = timeout(STOP_TIMEOUT, done.recv_async()).await;

@@ -34,6 +34,8 @@ const APPLY_TIMEOUT: Duration = Duration::from_secs(15);
 const ADAPTER_INTERVAL: Duration = Duration::from_secs(5);
 /// Between two tries after a failure.
 const RETRY_INTERVAL: Duration = Duration::from_secs(15);
+/// Certificates and settings, read or written on a thread of their own.
+const FILE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks at the certificate's end.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 /// Until connections end that the new settings do not allow: the answer to whoever ordered it goes
@@ -293,7 +295,7 @@ impl Attendant {
                     }
                     None => break,
                 },
-                () = change_of(self.announcement.as_mut()) => self.publish(),
+                () = change_of(self.announcement.as_mut()) => self.note_announcement().await,
                 _ = look.tick() => self.follow_adapters().await,
                 _ = renewal.tick() => self.renew().await,
                 () = sleep_until(retry), if self.needs_retry() => {
@@ -335,13 +337,13 @@ impl Attendant {
                 .map_err(ConfigFileError::from)?;
             app.config.change(&settings)
         });
-        match written.await {
-            Ok(Ok(())) => self.app.config_changed(),
-            Ok(Err(error)) => {
-                tracing::error!(error = %chain(&error), "sharing could not be written to config.json");
-            }
-            Err(error) => tracing::error!(%error, "sharing could not be written to config.json"),
-        }
+        let fault = match timeout(FILE_TIMEOUT, written).await {
+            Ok(Ok(Ok(()))) => return self.app.config_changed(),
+            Ok(Ok(Err(error))) => chain(&error),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "not written in time".to_owned(),
+        };
+        tracing::error!(%fault, "sharing could not be written to config.json");
     }
 
     /// Puts the settings in force, as far as that can be done.
@@ -388,21 +390,18 @@ impl Attendant {
             self.app.tls.store(None);
             return true;
         };
-        let opened = tokio::task::spawn_blocking(move || Tls::open(source)).await;
-        match opened {
-            Ok(Ok(tls)) => {
+        let opened = tokio::task::spawn_blocking(move || Tls::open(source));
+        let fault = match timeout(FILE_TIMEOUT, opened).await {
+            Ok(Ok(Ok(tls))) => {
                 self.app.tls.store(Some(Arc::new(tls)));
-                true
+                return true;
             }
-            Ok(Err(error)) => {
-                self.fault = Some(format!("HTTPS cannot be set up: {}.", chain(&error)));
-                false
-            }
-            Err(error) => {
-                self.fault = Some(format!("HTTPS cannot be set up: {error}."));
-                false
-            }
-        }
+            Ok(Ok(Err(error))) => chain(&error),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "its files cannot be read or written in time".to_owned(),
+        };
+        self.fault = Some(format!("HTTPS cannot be set up: {fault}."));
+        false
     }
 
     async fn apply_addresses(&mut self, config: &Config) {
@@ -453,18 +452,36 @@ impl Attendant {
             _ => false,
         };
         if !is_right {
+            let mut known = Mdns::default();
             if let Some(announcement) = self.announcement.take() {
+                // A try again is no news until something comes of it.
+                if wanted.as_ref() == Some(announcement.wanted()) {
+                    known = announcement.known().clone();
+                }
                 announcement.stop().await;
             }
-            self.announcement = wanted.and_then(|wanted| match Announcement::start(wanted) {
-                Ok(announcement) => Some(announcement),
-                Err(error) => {
-                    tracing::warn!(%error, "the name cannot be announced in the LAN");
-                    None
-                }
-            });
+            self.announcement =
+                wanted.and_then(|wanted| match Announcement::start(wanted, known) {
+                    Ok(announcement) => Some(announcement),
+                    Err(error) => {
+                        tracing::warn!(%error, "the name cannot be announced in the LAN");
+                        None
+                    }
+                });
         }
         self.publish_with(adapters);
+    }
+
+    async fn note_announcement(&self) {
+        if let Some(announcement) = &self.announcement {
+            if let Some(fault) = &announcement.known().fault {
+                tracing::warn!("{fault}");
+            }
+            if announcement.is_over() {
+                announcement.withdraw().await;
+            }
+        }
+        self.publish();
     }
 
     async fn follow_adapters(&mut self) {
@@ -482,8 +499,8 @@ impl Attendant {
         let Some(tls) = self.app.tls.load_full() else {
             return;
         };
-        let renewed = tokio::task::spawn_blocking(move || tls.renew_if_needed()).await;
-        if let Ok(Err(error)) = renewed {
+        let renewed = tokio::task::spawn_blocking(move || tls.renew_if_needed());
+        if let Ok(Ok(Err(error))) = timeout(FILE_TIMEOUT, renewed).await {
             tracing::error!(error = %chain(&error), "the certificate could not be renewed");
         }
     }
