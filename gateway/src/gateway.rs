@@ -124,12 +124,19 @@ impl Gateway {
         let tasks = TaskTracker::new();
         tasks.spawn(watcher::run(Arc::clone(&app), tls, stopping.clone()));
         tasks.spawn(announce_engine(Arc::clone(&app), stopping.clone()));
+        let local = LocalApi::new(&app);
+        #[cfg(unix)]
+        tasks.spawn(crate::control_socket::serve(
+            data.control_socket(),
+            local.clone(),
+            stopping.clone(),
+        ));
         tasks.close();
         for warning in app.warnings() {
             tracing::warn!("{warning}");
         }
         Ok(Self {
-            local: LocalApi::new(&app),
+            local,
             app,
             server,
             stopping,
