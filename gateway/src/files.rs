@@ -172,6 +172,11 @@ impl DataDirectory {
     pub fn users(&self) -> PathBuf {
         self.root.join("users")
     }
+
+    /// A user's own files.
+    pub fn user(&self, id: &crate::accounts::UserId) -> PathBuf {
+        self.users().join(id.as_str())
+    }
 }
 
 #[cfg(test)]

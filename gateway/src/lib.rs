@@ -20,6 +20,8 @@ pub mod files;
 pub mod gallery;
 mod gateway;
 pub mod http;
+mod jobs;
+mod local;
 mod log;
 mod platform;
 pub mod proxy;

@@ -1,7 +1,7 @@
 //! Reads files again when somebody edits them: settings, accounts, lists, certificates.
 
 use crate::access::ListKind;
-use crate::app::{App, Live};
+use crate::app::App;
 use crate::http::chain;
 use crate::http::tls::Tls;
 use notify::{RecursiveMode, Watcher as _};
@@ -80,7 +80,7 @@ async fn reload(app: &Arc<App>, tls: Option<&Tls>) {
     match app.config.reload() {
         Ok(true) => {
             tracing::info!("config.json has changed and is in force");
-            app.live.store(Arc::new(Live::of(&app.config.current())));
+            app.config_changed();
             app.end_denied_connections();
         }
         Ok(false) => {}

@@ -1,7 +1,7 @@
 //! Settings, for admins.
 
 use super::{Answer, Body};
-use crate::app::{App, Live};
+use crate::app::App;
 use crate::auth::Admin;
 use crate::config::{ConfigFile, ConfigFileError, Settings};
 use crate::http::{ApiError, RequestContext};
@@ -49,10 +49,10 @@ pub(crate) async fn change(
     let changes = Settings::from_members(changes)
         .map_err(|errors| ApiError::from(ConfigFileError::from(errors)))?;
     app.config.change(&changes)?;
-    app.live.store(Arc::new(Live::of(&app.config.current())));
+    app.config_changed();
     app.audit(
         AuditEvent::ConfigChanged,
-        Some(&admin.0.account.username),
+        Some(admin.name()),
         Some(context.caller.address),
         Some(&keys.join(", ")),
     );

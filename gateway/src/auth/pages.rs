@@ -292,7 +292,9 @@ pub(crate) async fn logout(
                 .as_ref()
                 .and_then(|wish| wish.unload_models)
                 .unwrap_or(true);
-            app.engine.free(unload_models, free_memory);
+            if let Some(engine) = app.engines.of(&signed_in.account.id) {
+                engine.free(unload_models, free_memory);
+            }
         }
     }
     let mut response = found("/login");

@@ -30,6 +30,10 @@ pub enum Kind {
     Networks,
     /// A list of host names.
     HostNames,
+    /// A list of node classes, see [`crate::config::Nodes`].
+    NodeNames,
+    /// A list of paths below the address, such as `/pack/`.
+    Routes,
 }
 
 /// One configuration key.
@@ -123,7 +127,7 @@ pub const KEYS: &[Key] = &[
     key(
         "separate_users",
         Kind::Boolean,
-        true,
+        false,
         "A ComfyUI of his own for each user.",
     ),
     key(
@@ -178,6 +182,18 @@ pub const KEYS: &[Key] = &[
         "Start ComfyUI again after a crash.",
     ),
     key(
+        "comfyui.max_engines",
+        Kind::Integer { min: 1, max: 1000 },
+        false,
+        "Users' own ComfyUIs that may run at the same time.",
+    ),
+    key(
+        "comfyui.start_wait_seconds",
+        Kind::Integer { min: 0, max: 3600 },
+        false,
+        "How long a program's request waits while ComfyUI starts, in seconds.",
+    ),
+    key(
         "sharing.enabled",
         Kind::Boolean,
         true,
@@ -230,6 +246,30 @@ pub const KEYS: &[Key] = &[
         Kind::Integer { min: 1, max: 64 },
         true,
         "Jobs on the GPU at once.",
+    ),
+    key(
+        "nodes.deny",
+        Kind::NodeNames,
+        false,
+        "Nodes that users may not use; \"@file-access\" stands for those known to reach any file, \"!Name\" allows one.",
+    ),
+    key(
+        "nodes.deny_admins",
+        Kind::NodeNames,
+        false,
+        "Nodes that admins may not use.",
+    ),
+    key(
+        "custom_node_routes",
+        Kind::Choice(&["auto", "allow", "deny"]),
+        false,
+        "Addresses that custom nodes add, for users; auto: only where ComfyUI is confined.",
+    ),
+    key(
+        "allowed_routes",
+        Kind::Routes,
+        false,
+        "Addresses of custom nodes that users may use in any case, such as /easyuse/.",
     ),
     key(
         "sandbox",

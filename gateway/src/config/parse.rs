@@ -231,6 +231,10 @@ fn check(key: &Key, value: &Value) -> Result<(), String> {
         Kind::HostNames => items(value)?
             .iter()
             .try_for_each(|item| host_name(text(item)?)),
+        Kind::NodeNames => items(value)?
+            .iter()
+            .try_for_each(|item| node_name(text(item)?)),
+        Kind::Routes => items(value)?.iter().try_for_each(|item| route(text(item)?)),
     }
 }
 
@@ -285,6 +289,26 @@ fn host_name(text: &str) -> Result<(), String> {
     }
 }
 
+fn node_name(text: &str) -> Result<(), String> {
+    match text.strip_prefix('!').unwrap_or(text) {
+        "" => Err("must not hold an empty name".to_owned()),
+        name if name.starts_with('@') && text != "@file-access" => Err(format!(
+            "\"{text}\" is not known; the only set is @file-access"
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn route(text: &str) -> Result<(), String> {
+    if text.len() > 1 && text.starts_with('/') && !text.contains(['?', '#', '%', '*']) {
+        Ok(())
+    } else {
+        Err(format!(
+            "\"{text}\" is not the beginning of a path such as /easyuse/"
+        ))
+    }
+}
+
 /// `host` and `port` of an attached ComfyUI.
 pub(super) fn attach_address(url: &str) -> Result<(String, u16), String> {
     let message = || format!("\"{url}\" is not an address such as http://127.0.0.1:8188");
@@ -307,7 +331,12 @@ pub(super) fn attach_address(url: &str) -> Result<(String, u16), String> {
 fn value_of(key: &Key, text: &str) -> Value {
     let is_list = matches!(
         key.kind,
-        Kind::Choices(_) | Kind::Texts | Kind::Networks | Kind::HostNames
+        Kind::Choices(_)
+            | Kind::Texts
+            | Kind::Networks
+            | Kind::HostNames
+            | Kind::NodeNames
+            | Kind::Routes
     );
     let is_text = matches!(
         key.kind,

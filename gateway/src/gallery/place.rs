@@ -15,21 +15,17 @@ pub(crate) enum OutputDirectory {
     Own(PathBuf),
     /// Everybody's: one ComfyUI for all.
     Shared(PathBuf),
-    /// ComfyUI is run by somebody else, or was not found yet.
+    /// ComfyUI is run by somebody else, or was not started yet.
     Unknown,
 }
 
 impl App {
     /// Where the output of a user lies.
     pub(crate) fn output_directory(&self, user: &UserId) -> OutputDirectory {
-        if self.started_with.separate_users {
-            let own = self.data.users().join(user.as_str());
-            OutputDirectory::Own(own.join("output"))
-        } else if self.engine.is_demo() {
-            let demo = self.data.root().join(crate::engine::DEMO);
-            OutputDirectory::Shared(demo.join("output"))
-        } else {
-            OutputDirectory::Unknown
+        match self.engines.places_of(user) {
+            Some(places) if self.engines.is_separate() => OutputDirectory::Own(places.output),
+            Some(places) => OutputDirectory::Shared(places.output),
+            None => OutputDirectory::Unknown,
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::access::{ListError, Lockout};
 use crate::accounts::{AccountsError, HashError, PasswordFault, UserNameFault};
 use crate::auth::SessionsError;
 use crate::config::ConfigFileError;
+use crate::engine::FilesError;
 use crate::gallery::{GalleryError, PathFault};
 use crate::store::StoreError;
 use axum::Json;
@@ -66,6 +67,15 @@ impl ApiError {
             StatusCode::UNAUTHORIZED,
             "sign_in_required",
             "Please sign in.",
+        )
+    }
+
+    /// The machine's owner asked for what only an account has.
+    pub fn no_account() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "no_account",
+            "This is for accounts; the machine's owner has none.",
         )
     }
 
@@ -247,6 +257,17 @@ impl From<ListError> for ApiError {
             }
             ListError::Io { .. } => Self::internal(&error),
         }
+    }
+}
+
+impl From<FilesError> for ApiError {
+    fn from(error: FilesError) -> Self {
+        tracing::error!(error = %chain(&error), "files of a deleted account were not dealt with");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "files_left",
+            "The account is gone, but its files could not be dealt with; they are still on disk.",
+        )
     }
 }
 

@@ -115,7 +115,7 @@ pub(crate) fn engine_not_ready(
     signed_in: &SignedIn,
     wants_html: bool,
 ) -> Response {
-    let status = app.engine.status();
+    let status = app.engines.status_of(&signed_in.account.id);
     let retry = status
         .retry_in
         .map_or(RETRY_SECONDS, |wait| wait.as_secs().clamp(1, 60));

@@ -2,6 +2,7 @@
 //! connection; everybody else sends it a piece of work and awaits the answer.
 
 mod audit;
+mod facts;
 mod sessions;
 
 pub use audit::{AuditEntry, AuditEvent, AuditView};
@@ -22,7 +23,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const CACHE_KIB: i64 = 512;
 
 /// Each entry brings the schema one version further; `user_version` counts them.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE sessions (
         id TEXT PRIMARY KEY,
         user_id TEXT NOT NULL,
@@ -43,7 +45,9 @@ const MIGRATIONS: &[&str] = &["
         address TEXT,
         detail TEXT
     ) STRICT;
-"];
+",
+    "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;",
+];
 
 /// Why the store did not answer.
 #[derive(Debug, thiserror::Error)]
