@@ -12,6 +12,7 @@ use crate::gallery::Gallery;
 use crate::http::{Connections, Waiting};
 use crate::jobs::NodePolicy;
 use crate::platform;
+use crate::statistics::Statistics;
 use crate::store::{AuditEntry, AuditEvent, Store};
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
@@ -63,6 +64,7 @@ pub struct App {
     pub(crate) links: SignInLinks,
     pub(crate) announcements: Announcements,
     pub(crate) gallery: Gallery,
+    pub(crate) statistics: Statistics,
     pub(crate) listening: OnceLock<Vec<SocketAddr>>,
 }
 

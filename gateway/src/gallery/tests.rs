@@ -131,9 +131,7 @@ async fn a_kind_is_picked_and_no_directory_is_an_empty_gallery() {
             before: None,
             kind,
         };
-        let page = house
-            .gallery
-            .page(&user, house.output("anna"), wanted);
+        let page = house.gallery.page(&user, house.output("anna"), wanted);
         assert_eq!(paths(&page.await.unwrap()), expected);
     }
     let nobody = house.page("nobody", 10, None).await;
@@ -167,13 +165,9 @@ async fn no_symbolic_link_leads_out() {
             matches!(opened, Err(GalleryError::NotFound)),
             "{path}: {opened:?}"
         );
-        let small = house
-            .gallery
-            .thumbnail(&user, anna.clone(), named(path));
+        let small = house.gallery.thumbnail(&user, anna.clone(), named(path));
         assert!(small.await.is_err(), "{path}");
-        let deleted = house
-            .gallery
-            .delete(&user, anna.clone(), vec![named(path)]);
+        let deleted = house.gallery.delete(&user, anna.clone(), vec![named(path)]);
         assert!(deleted.await.is_err(), "{path}");
     }
     assert!(house.output("ben").join("secret.png").exists() && outside.exists());
@@ -199,9 +193,7 @@ async fn an_output_directory_that_was_replaced_leads_nowhere() {
             before: None,
             kind: None,
         };
-        let page = house
-            .gallery
-            .page(&user, house.output("anna"), wanted);
+        let page = house.gallery.page(&user, house.output("anna"), wanted);
         assert!(page.await.is_err(), "{target:?}");
         assert!(
             house.open("anna", "secret.png").await.is_err(),
@@ -230,9 +222,7 @@ async fn nothing_is_deleted_when_one_of_the_list_is_not_there() {
     house.write("anna", "sub/b.png", 1);
     let delete = |paths: &[&str]| {
         let paths = paths.iter().map(|path| named(path)).collect();
-        house
-            .gallery
-            .delete(&user, house.output("anna"), paths)
+        house.gallery.delete(&user, house.output("anna"), paths)
     };
     for wrong in ["missing.png", "sub", "ben/output/x.png"] {
         assert!(delete(&["a.png", wrong]).await.is_err(), "{wrong}");
