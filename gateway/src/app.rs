@@ -9,9 +9,10 @@ use crate::control::Announcements;
 use crate::engine::Engines;
 use crate::files::DataDirectory;
 use crate::gallery::Gallery;
-use crate::http::{Connections, Waiting};
+use crate::http::{Connections, RequestContext, Waiting};
 use crate::jobs::NodePolicy;
 use crate::platform;
+use crate::sandbox;
 use crate::statistics::Statistics;
 use crate::store::{AuditEntry, AuditEvent, Store};
 use arc_swap::ArcSwap;
@@ -136,9 +137,17 @@ impl App {
         self.engines.look_again();
     }
 
+    /// Where another device finds us: as this caller found us, unless he sits at the machine.
+    pub(crate) fn url_for_others(&self, context: &RequestContext) -> String {
+        let scheme = if context.is_https { "https" } else { "http" };
+        format!("{scheme}://{}", context.host)
+    }
+
     /// Warnings for the admin: weak settings, damaged files.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let mut warnings = self.config.current().warnings();
+        let config = self.config.current();
+        let mut warnings = config.warnings();
+        warnings.extend(sandbox::config_warning(config.sandbox));
         warnings.extend(self.accounts.fault());
         warnings.extend(self.lists.faults());
         warnings

@@ -4,7 +4,7 @@ use crate::access::{AccessLists, Attempts, ClientIp};
 use crate::accounts::{Database, Hasher};
 use crate::app::{App, Live};
 use crate::auth::{KeyError, SessionKind, Sessions, SetupCode, SignInLinks, signing_key};
-use crate::config::{Config, ConfigFile, ConfigFileError, Sandbox};
+use crate::config::{Config, ConfigFile, ConfigFileError};
 use crate::control::{
     Announcements, Command, Event, LocalAnswer, SharingStatus, SignedInUser, Status,
 };
@@ -45,11 +45,6 @@ pub enum GatewayError {
     /// The settings have faults.
     #[error("the settings cannot be used")]
     Config(#[from] ConfigFileError),
-    /// Engines are not confined yet, and an unconfined one would not be what was asked for.
-    #[error(
-        "sandbox is \"require\", but this version cannot confine ComfyUI yet; set it to \"auto\" or \"off\""
-    )]
-    Sandbox,
     /// The signing key cannot be used.
     #[error("the signing key cannot be used")]
     Key(#[from] KeyError),
@@ -83,9 +78,6 @@ impl Gateway {
         listen: Option<SocketAddr>,
     ) -> Result<Self, GatewayError> {
         let started_with = config.current();
-        if started_with.sandbox == Sandbox::Require {
-            return Err(GatewayError::Sandbox);
-        }
         let io = |path: PathBuf| {
             let path = path.display().to_string();
             move |source| GatewayError::Io { path, source }

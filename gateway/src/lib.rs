@@ -25,6 +25,7 @@ mod local;
 mod log;
 mod platform;
 pub mod proxy;
+pub mod sandbox;
 mod statistics;
 pub mod store;
 pub mod supervisor;

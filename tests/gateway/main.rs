@@ -8,6 +8,7 @@ mod proxy;
 mod readme;
 mod real_comfyui;
 mod routes;
+mod separate;
 mod sessions;
 mod sign_in;
 mod smuggling;

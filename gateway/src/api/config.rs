@@ -65,7 +65,7 @@ pub(crate) struct KeyShown {
     /// Name, with dots between levels.
     path: &'static str,
     /// `boolean`, `integer`, `text`, `name`, `host_label`, `url`, `choice`, `choices`, `texts`,
-    /// `networks`, `host_names`, `node_names` or `routes`.
+    /// `networks`, `host_names`, `node_names`, `routes`, `paths` or `ports`.
     kind: &'static str,
     /// Of a number.
     min: Option<u64>,
@@ -105,6 +105,8 @@ pub(crate) async fn keys(_admin: Admin) -> Json<KeyList> {
             Kind::HostNames => ("host_names", None),
             Kind::NodeNames => ("node_names", None),
             Kind::Routes => ("routes", None),
+            Kind::Paths => ("paths", None),
+            Kind::Ports => ("ports", None),
         };
         let (min, max) = match key.kind {
             Kind::Integer { min, max } => (Some(min), Some(max)),

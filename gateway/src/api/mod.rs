@@ -7,6 +7,7 @@ mod config;
 mod engine;
 mod export;
 mod gallery;
+mod invites;
 mod log;
 mod people;
 mod statistics;
@@ -57,6 +58,8 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(people::change, people::delete))
         .routes(routes!(people::reset_password))
         .routes(routes!(people::sessions, people::sign_out_everywhere))
+        .routes(routes!(invites::list, invites::make))
+        .routes(routes!(invites::withdraw))
         .routes(routes!(access::show))
         .routes(routes!(access::replace_list))
         .routes(routes!(access::lift_lockout))

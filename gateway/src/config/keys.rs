@@ -26,6 +26,10 @@ pub enum Kind {
     Choices(&'static [&'static str]),
     /// A list of texts.
     Texts,
+    /// A list of absolute paths.
+    Paths,
+    /// A list of TCP ports, written as texts.
+    Ports,
     /// A list of addresses and CIDR ranges.
     Networks,
     /// A list of host names.
@@ -275,6 +279,39 @@ pub const KEYS: &[Key] = &[
         "sandbox",
         Kind::Choice(&["auto", "require", "off"]),
         true,
-        "Confinement of ComfyUI by the operating system.",
+        "Confinement of ComfyUI by the operating system (Linux): auto, require or off.",
+    ),
+    key(
+        "sandbox_allow_read",
+        Kind::Paths,
+        true,
+        "Further folders and files a confined ComfyUI may read.",
+    ),
+    key(
+        "sandbox_allow_write",
+        Kind::Paths,
+        true,
+        "Further folders and files a confined ComfyUI may change.",
+    ),
+    key(
+        "sandbox_allow_ports",
+        Kind::Ports,
+        true,
+        "TCP ports a confined ComfyUI may connect to, here and elsewhere.",
+    ),
+    key(
+        "sandbox_custom_nodes_write",
+        Kind::Boolean,
+        true,
+        "Custom nodes in a user's own ComfyUI may change their own folders, which all share.",
+    ),
+    key(
+        "sandbox_max_file_gib",
+        Kind::Integer {
+            min: 0,
+            max: 1_000_000,
+        },
+        true,
+        "Largest file a confined ComfyUI may write, in GiB; 0: any.",
     ),
 ];

@@ -61,6 +61,16 @@ pub struct Config {
     pub allowed_routes: Vec<String>,
     /// Confinement of engines by the operating system.
     pub sandbox: Sandbox,
+    /// Further paths a confined engine may read.
+    pub sandbox_allow_read: Vec<String>,
+    /// Further paths a confined engine may change.
+    pub sandbox_allow_write: Vec<String>,
+    /// TCP ports a confined engine may connect to.
+    pub sandbox_allow_ports: Vec<String>,
+    /// Custom nodes may change their own folders in engines of users too.
+    pub sandbox_custom_nodes_write: bool,
+    /// Largest file a confined engine may write, GiB; 0 is any.
+    pub sandbox_max_file_gib: u32,
 }
 
 /// Nodes that roles may not use: names of node classes, `*` at the end for any rest,
@@ -209,6 +219,11 @@ impl Default for Config {
             custom_node_routes: CustomNodeRoutes::Auto,
             allowed_routes: Vec::new(),
             sandbox: Sandbox::Auto,
+            sandbox_allow_read: Vec::new(),
+            sandbox_allow_write: Vec::new(),
+            sandbox_allow_ports: vec!["53".into(), "80".into(), "443".into()],
+            sandbox_custom_nodes_write: false,
+            sandbox_max_file_gib: 0,
         }
     }
 }

@@ -4,11 +4,12 @@ use super::places::Places;
 use crate::accounts::UserId;
 use crate::comfyui::{
     self, ArgumentError, EngineDirectories, FlagSet, Installation, InstallationError, ProbeError,
-    PythonError, SearchPlaces,
+    PythonError, PythonPlaces, SearchPlaces,
 };
 use crate::config::Config;
 use crate::files::DataDirectory;
 use crate::http::chain;
+use crate::sandbox::{Confinement, Profile, Purpose};
 use crate::supervisor::{LaunchError, LaunchPlan, Launcher};
 use parking_lot::Mutex;
 use std::env::consts::EXE_SUFFIX;
@@ -18,6 +19,9 @@ use std::path::{Path, PathBuf};
 
 /// Value of `comfyui.dir` that means the demo engine.
 pub const DEMO: &str = "demo";
+
+/// Directory for home, temporary files and caches of an engine, beside its other directories.
+const PRIVATE: &str = "private";
 
 /// Environment variable with the folder of ComfyUI's own front end for the demo engine.
 const DEMO_FRONT_END: &str = "DEMO_ENGINE_FRONT_END";
@@ -64,6 +68,7 @@ pub(super) struct Prepared {
     places: Places,
     arguments: Vec<String>,
     removed_environment: Vec<OsString>,
+    confinement: Confinement,
 }
 
 impl Prepared {
@@ -79,6 +84,7 @@ impl Prepared {
         let Source {
             installation,
             flags,
+            ..
         } = &self.source;
         let arguments = comfyui::command_line(
             installation,
@@ -91,6 +97,7 @@ impl Prepared {
         let mut plan = comfyui::launch_plan(installation, arguments, address)?;
         plan.removed_environment
             .extend(self.removed_environment.iter().cloned());
+        self.confinement.confine(&mut plan)?;
         Ok(plan)
     }
 }
@@ -100,6 +107,7 @@ impl Prepared {
 pub(super) struct Source {
     installation: Installation,
     flags: FlagSet,
+    python: Option<PythonPlaces>,
 }
 
 impl Source {
@@ -181,6 +189,22 @@ impl Sources {
         if !tenant.has_manager {
             comfyui::leave_out_manager(&source.installation, &source.flags, &mut arguments);
         }
+        let (profile, private) = match &tenant.user {
+            Some(user) => (Profile::User, data.user(user)),
+            None => (Profile::Owner, data.root().to_owned()),
+        };
+        let purpose = Purpose {
+            profile,
+            private: private.join(PRIVATE),
+            gateway_ports: vec![config.sharing.port],
+        };
+        let confinement = Confinement::new(
+            config,
+            &source.installation,
+            source.python.as_ref(),
+            data,
+            purpose,
+        );
         Ok(Prepared {
             source,
             directories,
@@ -188,6 +212,7 @@ impl Sources {
             arguments,
             // The signing key must not be readable by custom nodes (defect S36).
             removed_environment: vec![OsString::from(&config.secret_key_env)],
+            confinement,
         })
     }
 }
@@ -204,9 +229,14 @@ async fn look(config: &Config) -> Result<Source, EngineError> {
         installation.python = Some(python);
     }
     let flags = FlagSet::probe(&installation).await?;
+    let python = match &installation.python {
+        Some(python) => Some(PythonPlaces::of(python).await),
+        None => None,
+    };
     Ok(Source {
         installation,
         flags,
+        python,
     })
 }
 

@@ -22,7 +22,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -33,7 +33,7 @@ const QUEUE: usize = 256;
 /// Between two rounds when nothing happens: idle times pass.
 const ROUND: Duration = Duration::from_secs(1);
 /// How long an engine may take to show that it follows an order.
-const ORDER_PATIENCE: Duration = Duration::from_secs(10);
+const ORDER_PATIENCE: time::Duration = time::Duration::seconds(10);
 /// A visitor brings an engine back that was given up, but not in the same moment.
 const FAILED_PAUSE: time::Duration = time::Duration::seconds(20);
 /// A stopped engine is forgotten after so long; its log stays on disk.
@@ -190,6 +190,7 @@ impl Engines {
             ending_ids: HashSet::new(),
             is_switching: false,
             awaited: Vec::new(),
+            is_first_start_due: settings.comfyui.autostart,
         };
         let task = tokio::spawn(keeper.run(received, ended, wake));
         Ok(Self {
@@ -592,17 +593,35 @@ impl Inner {
     }
 }
 
+/// What an engine was told last.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    state: EngineState,
+    at: OffsetDateTime,
+}
+
+impl Told {
+    fn now(state: EngineState) -> Self {
+        Self {
+            state,
+            at: OffsetDateTime::now_utc(),
+        }
+    }
+}
+
 /// The task's own state.
 struct Keeper {
     inner: Arc<Inner>,
     is_attached: bool,
     /// What engines were just told, until they show it.
-    expected: HashMap<EngineId, (EngineState, Instant)>,
+    expected: HashMap<EngineId, Told>,
     ending: JoinSet<EngineId>,
     ending_ids: HashSet<EngineId>,
     /// From one engine for all to one per user or back: nothing starts until all have ended.
     is_switching: bool,
     awaited: Vec<(EngineId, oneshot::Sender<()>)>,
+    /// ComfyUI shall start by itself and has not yet.
+    is_first_start_due: bool,
 }
 
 impl Keeper {
@@ -612,11 +631,6 @@ impl Keeper {
         mut end: oneshot::Receiver<()>,
         wake: Arc<Notify>,
     ) {
-        if self.inner.is_open.load(Ordering::Relaxed)
-            && let Some(id) = self.inner.primary_id()
-        {
-            self.inner.put_in_line(id);
-        }
         if !self.inner.is_separate.load(Ordering::Relaxed) {
             self.engine(&EngineId::Shared);
         }
@@ -745,6 +759,13 @@ impl Keeper {
     }
 
     fn round(&mut self) {
+        // The owner's engine has nobody to start for until there is an account.
+        if self.is_first_start_due
+            && let Some(id) = self.inner.primary_id()
+        {
+            self.is_first_start_due = false;
+            self.inner.put_in_line(id);
+        }
         self.follow_mode();
         self.follow_accounts();
         let config = self.inner.surroundings.config.current();
@@ -795,13 +816,21 @@ impl Keeper {
 
     fn see(&mut self, engine: &Engine) -> Seen {
         let activity = engine.activity();
-        let now = engine.status().state;
+        let status = engine.status();
+        let now = status.state;
+        let told = self.expected.get(engine.id());
+        if now == EngineState::Failed && told.is_some_and(|told| status.since >= told.at) {
+            self.expected.remove(engine.id());
+            self.inner.line.lock().retain(|other| other != engine.id());
+        }
         let state = match self.expected.get(engine.id()) {
-            Some((expected, since)) if since.elapsed() < ORDER_PATIENCE => match (*expected, now) {
-                (EngineState::Starting, EngineState::Stopped | EngineState::Failed) => *expected,
-                (EngineState::Stopping, EngineState::Ready) => *expected,
-                _ => now,
-            },
+            Some(told) if OffsetDateTime::now_utc() - told.at < ORDER_PATIENCE => {
+                match (told.state, now) {
+                    (EngineState::Starting, EngineState::Stopped | EngineState::Failed)
+                    | (EngineState::Stopping, EngineState::Ready) => told.state,
+                    _ => now,
+                }
+            }
             _ => now,
         };
         if state == now {
@@ -821,13 +850,13 @@ impl Keeper {
     fn act(&mut self, action: Action) {
         match action {
             Action::Start(id) => {
-                self.inner.line.lock().retain(|other| *other != id);
+                // It stays in line until it shows that it starts, so that nobody who waits for it
+                // finds it neither here nor there.
                 self.inner.rests.lock().remove(&id);
                 let engine = self.engine(&id);
                 engine.activity().touch();
                 engine.start(self.inner.tenant(&id));
-                self.expected
-                    .insert(id, (EngineState::Starting, Instant::now()));
+                self.expected.insert(id, Told::now(EngineState::Starting));
             }
             Action::Stop(id, reason) => {
                 tracing::info!(engine = %id, ?reason, "stopping an engine");
@@ -839,8 +868,7 @@ impl Keeper {
                 if let Some(engine) = self.inner.table.load().get(&id) {
                     engine.stop();
                 }
-                self.expected
-                    .insert(id, (EngineState::Stopping, Instant::now()));
+                self.expected.insert(id, Told::now(EngineState::Stopping));
             }
         }
     }
@@ -912,7 +940,7 @@ impl Keeper {
                 tracing::info!(engine = %id, "starting an engine again: its user's rights have changed");
                 engine.restart(tenant);
                 self.expected
-                    .insert(id.clone(), (EngineState::Stopping, Instant::now()));
+                    .insert(id.clone(), Told::now(EngineState::Stopping));
             }
         }
     }

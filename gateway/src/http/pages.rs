@@ -46,6 +46,8 @@ pub(crate) enum Page {
     Login,
     Register,
     GenerateToken,
+    Join,
+    Trust,
     Account,
     Gallery,
 }
@@ -56,6 +58,8 @@ impl Page {
             Self::Login => "login",
             Self::Register => "register",
             Self::GenerateToken => "generate_token",
+            Self::Join => "join",
+            Self::Trust => "trust",
             Self::Account => "account",
             Self::Gallery => "gallery",
         }
@@ -63,7 +67,9 @@ impl Page {
 
     fn file(self) -> &'static str {
         match self {
-            Self::Login | Self::Register | Self::GenerateToken => "sign-in.html",
+            Self::Login | Self::Register | Self::GenerateToken | Self::Join | Self::Trust => {
+                "sign-in.html"
+            }
             Self::Account => "account.html",
             Self::Gallery => "gallery.html",
         }
@@ -80,6 +86,8 @@ pub(crate) fn may_be_visited_from_elsewhere(path: &str) -> bool {
             | "/sentinel/"
             | "/sentinel/account"
             | "/sentinel/gallery"
+            | "/join"
+            | "/trust"
     )
 }
 
@@ -95,6 +103,19 @@ pub(crate) fn show(
         page.file(),
         &state(app, page.name(), context, signed_in),
     )
+}
+
+/// Shows a page with one further member of its state.
+pub(crate) fn show_with(
+    app: &App,
+    page: Page,
+    context: &RequestContext,
+    signed_in: Option<&SignedIn>,
+    (name, value): (&str, Value),
+) -> Response {
+    let mut state = state(app, page.name(), context, signed_in);
+    state[name] = value;
+    render(StatusCode::OK, page.file(), &state)
 }
 
 /// Explains a refusal to a person.
@@ -184,6 +205,8 @@ fn state(app: &App, page: &str, context: &RequestContext, signed_in: Option<&Sig
         })),
         "next": null,
         "message": null,
+        "invite": null,
+        "certificate": null,
         "management": Files::get("index.html").is_some(),
         "version": env!("CARGO_PKG_VERSION"),
     })

@@ -82,6 +82,7 @@ impl Launcher for Script {
             ],
             removed_environment: vec![GUARD_VARIABLE.into()],
             address,
+            sandbox: None,
         })
     }
 }
