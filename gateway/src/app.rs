@@ -13,6 +13,7 @@ use crate::http::{Connections, RequestContext, Waiting};
 use crate::jobs::NodePolicy;
 use crate::platform;
 use crate::sandbox;
+use crate::statistics::Statistics;
 use crate::store::{AuditEntry, AuditEvent, Store};
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
@@ -64,6 +65,7 @@ pub struct App {
     pub(crate) links: SignInLinks,
     pub(crate) announcements: Announcements,
     pub(crate) gallery: Gallery,
+    pub(crate) statistics: Statistics,
     pub(crate) listening: OnceLock<Vec<SocketAddr>>,
 }
 

@@ -14,6 +14,7 @@ use crate::gallery::Gallery;
 use crate::http::tls::{CertificateSource, Tls, TlsError};
 use crate::http::{Connections, Server, ServerError, Waiting, router};
 use crate::local::LocalApi;
+use crate::statistics::{self, Statistics};
 use crate::store::{Store, StoreError};
 use crate::supervisor::{EngineState, EngineStatus};
 use crate::{platform, watcher};
@@ -115,6 +116,7 @@ impl Gateway {
             links: SignInLinks::default(),
             announcements: Announcements::default(),
             gallery: Gallery::new(data),
+            statistics: Statistics::default(),
             listening: OnceLock::new(),
         });
         let addresses = listen.map_or_else(|| addresses(&started_with), |address| vec![address]);
@@ -123,6 +125,7 @@ impl Gateway {
         let stopping = CancellationToken::new();
         let tasks = TaskTracker::new();
         tasks.spawn(watcher::run(Arc::clone(&app), tls, stopping.clone()));
+        tasks.spawn(statistics::run(Arc::clone(&app), stopping.clone()));
         tasks.spawn(announce_engine(Arc::clone(&app), stopping.clone()));
         let local = LocalApi::new(&app);
         #[cfg(unix)]

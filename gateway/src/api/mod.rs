@@ -5,9 +5,12 @@ mod access;
 mod account;
 mod config;
 mod engine;
+mod export;
 mod gallery;
 mod invites;
+mod log;
 mod people;
+mod statistics;
 mod status;
 mod views;
 
@@ -45,6 +48,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(engine::restart))
         .routes(routes!(engine::free))
         .routes(routes!(engine::log))
+        .routes(routes!(statistics::show))
         .routes(routes!(engine::list))
         .routes(routes!(engine::start_one))
         .routes(routes!(engine::stop_one))
@@ -63,6 +67,9 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(gallery::list, gallery::delete))
         .routes(routes!(gallery::file))
         .routes(routes!(gallery::thumbnail))
+        .routes(routes!(config::keys))
+        .routes(routes!(log::show))
+        .routes(routes!(export::audit))
         .routes(routes!(status::audit))
         .routes(routes!(status::show))
         .routes(routes!(status::openapi))

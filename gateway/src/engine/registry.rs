@@ -1,6 +1,7 @@
 //! Who has which engine. Requests read a table; one task changes it: it starts engines in the
 //! order of visits, stops idle ones, and follows the settings and the accounts.
 
+use super::client;
 use super::files_of_user::{FilesError, FilesFate, finish_deletions};
 use super::gpu;
 use super::handle::{Engine, EngineId, Surroundings};
@@ -423,6 +424,24 @@ impl Engines {
     pub fn restart(&self) {
         self.inner.is_open.store(true, Ordering::Relaxed);
         self.tell(Order::RestartAll);
+    }
+
+    /// Process ids of all engines that live.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let table = self.inner.table.load();
+        table
+            .values()
+            .filter_map(|engine| engine.status().pid)
+            .collect()
+    }
+
+    /// What the first engine that is ready tells of the machine.
+    pub(crate) async fn system_stats(&self) -> Option<serde_json::Value> {
+        let address = {
+            let table = self.inner.table.load();
+            table.values().find_map(|engine| engine.address())?
+        };
+        client::system_stats(address).await.ok()
     }
 
     /// Asks all engines to unload models and free memory.
