@@ -78,6 +78,7 @@ impl Gateway {
         listen: Option<SocketAddr>,
     ) -> Result<Self, GatewayError> {
         let started_with = config.current();
+        crate::files::remove_leftovers(data.root());
         let io = |path: PathBuf| {
             let path = path.display().to_string();
             move |source| GatewayError::Io { path, source }
