@@ -7,6 +7,7 @@ mod proxy;
 mod readme;
 mod real_comfyui;
 mod routes;
+mod sandbox;
 mod sessions;
 mod sign_in;
 mod smuggling;
