@@ -7,10 +7,13 @@ use crate::clock;
 use crate::config::{Config, ConfigFile, CustomNodeRoutes};
 use crate::control::Announcements;
 use crate::engine::Engines;
-use crate::http::{Connections, Waiting};
+use crate::files::DataDirectory;
+use crate::gallery::Gallery;
+use crate::http::{Connections, RequestContext, Waiting};
 use crate::jobs::NodePolicy;
 use crate::platform;
 use crate::sandbox;
+use crate::statistics::Statistics;
 use crate::store::{AuditEntry, AuditEvent, Store};
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
@@ -44,6 +47,7 @@ impl Live {
 /// Everything that handlers work on; each part has one owner and guards itself.
 #[derive(Debug)]
 pub struct App {
+    pub(crate) data: DataDirectory,
     pub(crate) config: Arc<ConfigFile>,
     /// Settings at the start, to tell what waits for a restart.
     pub(crate) started_with: Arc<Config>,
@@ -60,6 +64,8 @@ pub struct App {
     pub(crate) engines: Engines,
     pub(crate) links: SignInLinks,
     pub(crate) announcements: Announcements,
+    pub(crate) gallery: Gallery,
+    pub(crate) statistics: Statistics,
     pub(crate) listening: OnceLock<Vec<SocketAddr>>,
 }
 
@@ -129,6 +135,12 @@ impl App {
             tracing::error!(error = %crate::http::chain(&error), "ended sessions could not be written down");
         }
         self.engines.look_again();
+    }
+
+    /// Where another device finds us: as this caller found us, unless he sits at the machine.
+    pub(crate) fn url_for_others(&self, context: &RequestContext) -> String {
+        let scheme = if context.is_https { "https" } else { "http" };
+        format!("{scheme}://{}", context.host)
     }
 
     /// Warnings for the admin: weak settings, damaged files.

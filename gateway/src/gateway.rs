@@ -10,9 +10,11 @@ use crate::control::{
 };
 use crate::engine::Engines;
 use crate::files::DataDirectory;
+use crate::gallery::Gallery;
 use crate::http::tls::{CertificateSource, Tls, TlsError};
 use crate::http::{Connections, Server, ServerError, Waiting, router};
 use crate::local::LocalApi;
+use crate::statistics::{self, Statistics};
 use crate::store::{Store, StoreError};
 use crate::supervisor::{EngineState, EngineStatus};
 use crate::{platform, watcher};
@@ -97,6 +99,7 @@ impl Gateway {
         let engines = Engines::open(&config, data, &accounts, &store).map_err(io(data.logs()))?;
         let tls = tls(&started_with, data)?;
         let app = Arc::new(App {
+            data: data.clone(),
             live: ArcSwap::from_pointee(Live::of(&started_with)),
             hasher: Arc::new(Hasher::start().map_err(io(data.root().to_path_buf()))?),
             config,
@@ -112,6 +115,8 @@ impl Gateway {
             engines,
             links: SignInLinks::default(),
             announcements: Announcements::default(),
+            gallery: Gallery::new(data),
+            statistics: Statistics::default(),
             listening: OnceLock::new(),
         });
         let addresses = listen.map_or_else(|| addresses(&started_with), |address| vec![address]);
@@ -120,13 +125,21 @@ impl Gateway {
         let stopping = CancellationToken::new();
         let tasks = TaskTracker::new();
         tasks.spawn(watcher::run(Arc::clone(&app), tls, stopping.clone()));
+        tasks.spawn(statistics::run(Arc::clone(&app), stopping.clone()));
         tasks.spawn(announce_engine(Arc::clone(&app), stopping.clone()));
+        let local = LocalApi::new(&app);
+        #[cfg(unix)]
+        tasks.spawn(crate::control_socket::serve(
+            data.control_socket(),
+            local.clone(),
+            stopping.clone(),
+        ));
         tasks.close();
         for warning in app.warnings() {
             tracing::warn!("{warning}");
         }
         Ok(Self {
-            local: LocalApi::new(&app),
+            local,
             app,
             server,
             stopping,

@@ -2,12 +2,14 @@
 
 mod admin_api;
 mod filtering;
+mod gallery;
 mod lock_out;
 mod proxy;
 mod readme;
 mod real_comfyui;
 mod routes;
 mod sandbox;
+mod separate;
 mod sessions;
 mod sign_in;
 mod smuggling;

@@ -45,11 +45,15 @@ fn note(app: &App, context: &RequestContext, admin: &Admin, event: AuditEvent, d
 /// All accounts.
 #[utoipa::path(get, path = "/users", tag = "people", responses((status = 200, body = UserList), (status = 403)))]
 pub(crate) async fn list(State(app): State<Arc<App>>, _admin: Admin) -> Json<UserList> {
+    let storage = app.gallery.storage().await;
     let accounts = app.accounts.current();
     Json(UserList {
         users: accounts
             .iter()
-            .map(|account| UserView::of(account, &app.sessions))
+            .map(|account| {
+                let bytes = storage.get(&account.id).copied();
+                UserView::of(account, &app.sessions).with_storage(bytes)
+            })
             .collect(),
     })
 }

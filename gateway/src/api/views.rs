@@ -80,6 +80,8 @@ pub(crate) struct UserView {
     sessions: usize,
     /// API tokens.
     tokens: usize,
+    /// Room that his files take, at most a minute old; only in the list of all.
+    storage_bytes: Option<u64>,
 }
 
 impl UserView {
@@ -99,6 +101,14 @@ impl UserView {
                 .map(rfc3339),
             sessions: count(SessionKind::Browser),
             tokens: count(SessionKind::Token),
+            storage_bytes: None,
+        }
+    }
+
+    pub(crate) fn with_storage(self, bytes: Option<u64>) -> Self {
+        Self {
+            storage_bytes: bytes,
+            ..self
         }
     }
 }
@@ -200,6 +210,16 @@ pub(crate) struct EngineSightView {
     /// Open pages.
     sockets: u32,
     last_used_at: String,
+    sandbox: SandboxView,
+}
+
+/// How far the system confines an engine.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct SandboxView {
+    /// `confined`, `partly`, `off` or `unavailable`.
+    state: &'static str,
+    /// In plain words.
+    detail: String,
 }
 
 impl EngineSightView {
@@ -222,6 +242,10 @@ impl EngineSightView {
             jobs_waiting: sight.waiting,
             sockets: sight.sockets,
             last_used_at: rfc3339(sight.last_used),
+            sandbox: SandboxView {
+                state: sight.status.sandbox.state.as_str(),
+                detail: sight.status.sandbox.detail,
+            },
         }
     }
 }

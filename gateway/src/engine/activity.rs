@@ -20,6 +20,8 @@ pub(crate) struct Activity {
     requests: AtomicU32,
     last_used: AtomicI64,
     jobs: AtomicU32,
+    /// Prompts passed to it.
+    prompts: AtomicU32,
     /// Whether it ran a job since it was last asked to unload its models.
     has_models: AtomicBool,
     /// Numbers and ids of the last prompts for which the client chose both.
@@ -33,6 +35,7 @@ impl Default for Activity {
             requests: AtomicU32::new(0),
             last_used: AtomicI64::new(clock::now()),
             jobs: AtomicU32::new(UNKNOWN),
+            prompts: AtomicU32::new(0),
             has_models: AtomicBool::new(false),
             chosen: Mutex::default(),
         }
@@ -86,6 +89,18 @@ impl Activity {
             self.touch();
         }
         self.jobs.store(jobs.unwrap_or(UNKNOWN), Ordering::Relaxed);
+    }
+
+    /// A prompt was passed to it: what is known of its jobs counts no more.
+    pub(super) fn prompt_was_passed(&self) {
+        self.prompts.fetch_add(1, Ordering::AcqRel);
+        self.note_models(true);
+        self.set_jobs(None);
+    }
+
+    /// How many prompts were passed to it, to tell an answer from before the last one.
+    pub(super) fn prompts(&self) -> u32 {
+        self.prompts.load(Ordering::Acquire)
     }
 
     /// Whether a client's choice of id and number differs from all recent ones: two waiting prompts

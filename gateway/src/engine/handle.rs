@@ -183,8 +183,7 @@ impl Engine {
 
     /// A prompt was passed to it: its jobs have changed.
     pub(crate) fn prompt_was_passed(&self) {
-        self.activity.note_models(true);
-        self.activity.set_jobs(None);
+        self.activity.prompt_was_passed();
         self.asked.notify_one();
     }
 
@@ -453,12 +452,16 @@ impl Attendant {
         let turns = &self.surroundings.turns;
         let epoch = turns.epoch(&self.id);
         let before = self.activity.jobs();
+        let prompts = self.activity.prompts();
         let jobs = client::jobs(address)
             .await
             .inspect_err(|error| {
                 tracing::debug!(engine = %self.id, error = %crate::http::chain(error), "ComfyUI did not tell its jobs");
             })
             .ok();
+        if prompts != self.activity.prompts() {
+            return Duration::ZERO;
+        }
         self.activity.set_jobs(jobs);
         if before != jobs {
             self.surroundings.wake.notify_one();

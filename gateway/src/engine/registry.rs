@@ -1,6 +1,7 @@
 //! Who has which engine. Requests read a table; one task changes it: it starts engines in the
 //! order of visits, stops idle ones, and follows the settings and the accounts.
 
+use super::client;
 use super::files_of_user::{FilesError, FilesFate, finish_deletions};
 use super::gpu;
 use super::handle::{Engine, EngineId, Surroundings};
@@ -21,7 +22,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -32,7 +33,7 @@ const QUEUE: usize = 256;
 /// Between two rounds when nothing happens: idle times pass.
 const ROUND: Duration = Duration::from_secs(1);
 /// How long an engine may take to show that it follows an order.
-const ORDER_PATIENCE: Duration = Duration::from_secs(10);
+const ORDER_PATIENCE: time::Duration = time::Duration::seconds(10);
 /// A visitor brings an engine back that was given up, but not in the same moment.
 const FAILED_PAUSE: time::Duration = time::Duration::seconds(20);
 /// A stopped engine is forgotten after so long; its log stays on disk.
@@ -189,6 +190,7 @@ impl Engines {
             ending_ids: HashSet::new(),
             is_switching: false,
             awaited: Vec::new(),
+            is_first_start_due: settings.comfyui.autostart,
         };
         let task = tokio::spawn(keeper.run(received, ended, wake));
         Ok(Self {
@@ -344,8 +346,9 @@ impl Engines {
     }
 
     /// Whether the system confines the engine of a user.
-    pub fn is_confined(&self, _user: &UserId) -> bool {
-        false
+    pub fn is_confined(&self, user: &UserId) -> bool {
+        self.of(user)
+            .is_some_and(|engine| engine.status().sandbox.holds_files())
     }
 
     /// Who has ComfyUI's own directories when users are separate.
@@ -421,6 +424,24 @@ impl Engines {
     pub fn restart(&self) {
         self.inner.is_open.store(true, Ordering::Relaxed);
         self.tell(Order::RestartAll);
+    }
+
+    /// Process ids of all engines that live.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let table = self.inner.table.load();
+        table
+            .values()
+            .filter_map(|engine| engine.status().pid)
+            .collect()
+    }
+
+    /// What the first engine that is ready tells of the machine.
+    pub(crate) async fn system_stats(&self) -> Option<serde_json::Value> {
+        let address = {
+            let table = self.inner.table.load();
+            table.values().find_map(|engine| engine.address())?
+        };
+        client::system_stats(address).await.ok()
     }
 
     /// Asks all engines to unload models and free memory.
@@ -573,17 +594,35 @@ impl Inner {
     }
 }
 
+/// What an engine was told last.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    state: EngineState,
+    at: OffsetDateTime,
+}
+
+impl Told {
+    fn now(state: EngineState) -> Self {
+        Self {
+            state,
+            at: OffsetDateTime::now_utc(),
+        }
+    }
+}
+
 /// The task's own state.
 struct Keeper {
     inner: Arc<Inner>,
     is_attached: bool,
     /// What engines were just told, until they show it.
-    expected: HashMap<EngineId, (EngineState, Instant)>,
+    expected: HashMap<EngineId, Told>,
     ending: JoinSet<EngineId>,
     ending_ids: HashSet<EngineId>,
     /// From one engine for all to one per user or back: nothing starts until all have ended.
     is_switching: bool,
     awaited: Vec<(EngineId, oneshot::Sender<()>)>,
+    /// ComfyUI shall start by itself and has not yet.
+    is_first_start_due: bool,
 }
 
 impl Keeper {
@@ -593,11 +632,6 @@ impl Keeper {
         mut end: oneshot::Receiver<()>,
         wake: Arc<Notify>,
     ) {
-        if self.inner.is_open.load(Ordering::Relaxed)
-            && let Some(id) = self.inner.primary_id()
-        {
-            self.inner.put_in_line(id);
-        }
         if !self.inner.is_separate.load(Ordering::Relaxed) {
             self.engine(&EngineId::Shared);
         }
@@ -726,6 +760,13 @@ impl Keeper {
     }
 
     fn round(&mut self) {
+        // The owner's engine has nobody to start for until there is an account.
+        if self.is_first_start_due
+            && let Some(id) = self.inner.primary_id()
+        {
+            self.is_first_start_due = false;
+            self.inner.put_in_line(id);
+        }
         self.follow_mode();
         self.follow_accounts();
         let config = self.inner.surroundings.config.current();
@@ -755,34 +796,41 @@ impl Keeper {
             for action in decide(&seen, &line, &limits) {
                 self.act(action);
             }
-            self.leave_line(&seen);
+            self.leave_line(&table);
         }
         self.forget_stopped(&table);
         self.publish();
     }
 
-    /// Whoever is alive needs no place in the line.
-    fn leave_line(&self, seen: &[Seen]) {
+    /// Whoever shows that he is alive needs no place in the line.
+    fn leave_line(&self, table: &HashMap<EngineId, Arc<Engine>>) {
         self.inner.line.lock().retain(|id| {
-            !seen.iter().any(|engine| {
-                engine.id == *id
-                    && matches!(
-                        engine.state,
-                        EngineState::Starting | EngineState::Ready | EngineState::Crashed
-                    )
+            !table.get(id).is_some_and(|engine| {
+                matches!(
+                    engine.status().state,
+                    EngineState::Starting | EngineState::Ready | EngineState::Crashed
+                )
             })
         });
     }
 
     fn see(&mut self, engine: &Engine) -> Seen {
         let activity = engine.activity();
-        let now = engine.status().state;
+        let status = engine.status();
+        let now = status.state;
+        let told = self.expected.get(engine.id());
+        if now == EngineState::Failed && told.is_some_and(|told| status.since >= told.at) {
+            self.expected.remove(engine.id());
+            self.inner.line.lock().retain(|other| other != engine.id());
+        }
         let state = match self.expected.get(engine.id()) {
-            Some((expected, since)) if since.elapsed() < ORDER_PATIENCE => match (*expected, now) {
-                (EngineState::Starting, EngineState::Stopped | EngineState::Failed) => *expected,
-                (EngineState::Stopping, EngineState::Ready) => *expected,
-                _ => now,
-            },
+            Some(told) if OffsetDateTime::now_utc() - told.at < ORDER_PATIENCE => {
+                match (told.state, now) {
+                    (EngineState::Starting, EngineState::Stopped | EngineState::Failed)
+                    | (EngineState::Stopping, EngineState::Ready) => told.state,
+                    _ => now,
+                }
+            }
             _ => now,
         };
         if state == now {
@@ -802,13 +850,13 @@ impl Keeper {
     fn act(&mut self, action: Action) {
         match action {
             Action::Start(id) => {
-                self.inner.line.lock().retain(|other| *other != id);
+                // It stays in line until it shows that it starts, so that nobody who waits for it
+                // finds it neither here nor there.
                 self.inner.rests.lock().remove(&id);
                 let engine = self.engine(&id);
                 engine.activity().touch();
                 engine.start(self.inner.tenant(&id));
-                self.expected
-                    .insert(id, (EngineState::Starting, Instant::now()));
+                self.expected.insert(id, Told::now(EngineState::Starting));
             }
             Action::Stop(id, reason) => {
                 tracing::info!(engine = %id, ?reason, "stopping an engine");
@@ -820,8 +868,7 @@ impl Keeper {
                 if let Some(engine) = self.inner.table.load().get(&id) {
                     engine.stop();
                 }
-                self.expected
-                    .insert(id, (EngineState::Stopping, Instant::now()));
+                self.expected.insert(id, Told::now(EngineState::Stopping));
             }
         }
     }
@@ -893,7 +940,7 @@ impl Keeper {
                 tracing::info!(engine = %id, "starting an engine again: its user's rights have changed");
                 engine.restart(tenant);
                 self.expected
-                    .insert(id.clone(), (EngineState::Stopping, Instant::now()));
+                    .insert(id.clone(), Told::now(EngineState::Stopping));
             }
         }
     }

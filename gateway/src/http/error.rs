@@ -6,6 +6,7 @@ use crate::accounts::{AccountsError, HashError, PasswordFault, UserNameFault};
 use crate::auth::SessionsError;
 use crate::config::ConfigFileError;
 use crate::engine::FilesError;
+use crate::gallery::{GalleryError, PathFault};
 use crate::store::StoreError;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -287,6 +288,36 @@ impl From<ConfigFileError> for ApiError {
                 .with("errors", faults)
             }
             ConfigFileError::Io { .. } => Self::internal(&error),
+        }
+    }
+}
+
+impl From<PathFault> for ApiError {
+    fn from(fault: PathFault) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_path", fault.to_string())
+    }
+}
+
+impl From<GalleryError> for ApiError {
+    fn from(error: GalleryError) -> Self {
+        match error {
+            GalleryError::NotFound => Self::new(
+                StatusCode::NOT_FOUND,
+                "not_found",
+                "There is no such file among yours.",
+            ),
+            GalleryError::NoThumbnail => Self::new(
+                StatusCode::NOT_FOUND,
+                "no_thumbnail",
+                "There is no small picture of this file.",
+            ),
+            GalleryError::Busy => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "busy",
+                "Too many requests at once. Please try again.",
+            )
+            .retry_after(1),
+            GalleryError::Io(_) | GalleryError::BrokeOff(_) => Self::internal(&error),
         }
     }
 }

@@ -496,11 +496,7 @@ fn devices() -> Vec<PathBuf> {
         DEVICE_NAMES.iter().any(|start| name.starts_with(start))
     });
     let named = named.map(|entry| entry.path());
-    all_real(
-        &named
-            .chain(DEVICES.iter().map(PathBuf::from))
-            .collect::<Vec<_>>(),
-    )
+    all_real(named.chain(DEVICES.iter().map(PathBuf::from)))
 }
 
 fn entries(directory: &Path) -> impl Iterator<Item = fs::DirEntry> + use<> {
