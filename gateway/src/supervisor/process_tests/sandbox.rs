@@ -465,7 +465,7 @@ async fn a_killed_guard_takes_a_confined_engine_along() {
         let lines = text
             .split_inclusive('\n')
             .filter(|line| line.ends_with('\n'));
-        if let Some(pid) = lines.last().and_then(|line| line.trim().parse().ok()) {
+        if let Some(pid) = lines.filter_map(|line| line.trim().parse().ok()).next() {
             break nix::unistd::Pid::from_raw(pid);
         }
     };
