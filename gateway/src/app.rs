@@ -1,13 +1,19 @@
 //! What all requests share.
 
 use crate::access::{AccessLists, Attempts, ClientIp, HostNames, TrustedProxies};
-use crate::accounts::{Database, Hasher};
-use crate::auth::{Sessions, SetupCode};
+use crate::accounts::{Database, Hasher, UserId};
+use crate::auth::{Sessions, SetupCode, SignInLinks};
 use crate::clock;
-use crate::config::{Config, ConfigFile};
-use crate::engine::Engine;
-use crate::http::{Connections, Waiting};
+use crate::config::{Config, ConfigFile, CustomNodeRoutes};
+use crate::control::Announcements;
+use crate::engine::Engines;
+use crate::files::DataDirectory;
+use crate::gallery::Gallery;
+use crate::http::{Connections, RequestContext, Waiting};
+use crate::jobs::NodePolicy;
 use crate::platform;
+use crate::sandbox;
+use crate::statistics::Statistics;
 use crate::store::{AuditEntry, AuditEvent, Store};
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
@@ -18,6 +24,9 @@ use std::sync::{Arc, OnceLock};
 pub(crate) struct Live {
     pub(crate) trusted_proxies: TrustedProxies,
     pub(crate) host_names: HostNames,
+    /// Nodes refused to users, and to admins.
+    pub(crate) user_nodes: NodePolicy,
+    pub(crate) admin_nodes: NodePolicy,
 }
 
 impl Live {
@@ -29,6 +38,8 @@ impl Live {
                 &config.sharing.name,
                 &config.allowed_hosts,
             ),
+            user_nodes: NodePolicy::new(&config.nodes.deny),
+            admin_nodes: NodePolicy::new(&config.nodes.deny_admins),
         }
     }
 }
@@ -36,12 +47,13 @@ impl Live {
 /// Everything that handlers work on; each part has one owner and guards itself.
 #[derive(Debug)]
 pub struct App {
+    pub(crate) data: DataDirectory,
     pub(crate) config: Arc<ConfigFile>,
     /// Settings at the start, to tell what waits for a restart.
     pub(crate) started_with: Arc<Config>,
     pub(crate) live: ArcSwap<Live>,
     pub(crate) store: Arc<Store>,
-    pub(crate) accounts: Database,
+    pub(crate) accounts: Arc<Database>,
     pub(crate) hasher: Arc<Hasher>,
     pub(crate) sessions: Sessions,
     pub(crate) setup_code: SetupCode,
@@ -49,7 +61,11 @@ pub struct App {
     pub(crate) waiting_sign_ins: Waiting,
     pub(crate) lists: AccessLists,
     pub(crate) connections: Connections,
-    pub(crate) engine: Engine,
+    pub(crate) engines: Engines,
+    pub(crate) links: SignInLinks,
+    pub(crate) announcements: Announcements,
+    pub(crate) gallery: Gallery,
+    pub(crate) statistics: Statistics,
     pub(crate) listening: OnceLock<Vec<SocketAddr>>,
 }
 
@@ -69,6 +85,34 @@ impl App {
             detail: detail.map(|detail| detail.chars().take(500).collect()),
         };
         self.store.audit(clock::now(), entry);
+        // Whatever is worth a row may be worth a look at the status.
+        self.announcements.changed();
+    }
+
+    /// Brings the settings, as they are now, into force where they are kept in another form.
+    pub(crate) fn config_changed(&self) {
+        self.live.store(Arc::new(Live::of(&self.config.current())));
+        self.engines.look_again();
+    }
+
+    /// Whether users who are not admins may use a route that is not ComfyUI's own: named by the
+    /// settings, or answered by an engine that the system confines.
+    pub(crate) fn custom_routes_are_open(
+        &self,
+        config: &Config,
+        user: &UserId,
+        normal_path: &str,
+    ) -> bool {
+        let path = normal_path.strip_prefix("/api").unwrap_or(normal_path);
+        let is_named = config.allowed_routes.iter().any(|route| {
+            path.starts_with(route.as_str()) || normal_path.starts_with(route.as_str())
+        });
+        is_named
+            || match config.custom_node_routes {
+                CustomNodeRoutes::Allow => true,
+                CustomNodeRoutes::Deny => false,
+                CustomNodeRoutes::Auto => self.engines.is_confined(user),
+            }
     }
 
     /// Ends the connections and tunnels of addresses that the lists do not let in any more.
@@ -90,11 +134,20 @@ impl App {
         if let Err(error) = self.sessions.end_where(is_over).await {
             tracing::error!(error = %crate::http::chain(&error), "ended sessions could not be written down");
         }
+        self.engines.look_again();
+    }
+
+    /// Where another device finds us: as this caller found us, unless he sits at the machine.
+    pub(crate) fn url_for_others(&self, context: &RequestContext) -> String {
+        let scheme = if context.is_https { "https" } else { "http" };
+        format!("{scheme}://{}", context.host)
     }
 
     /// Warnings for the admin: weak settings, damaged files.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let mut warnings = self.config.current().warnings();
+        let config = self.config.current();
+        let mut warnings = config.warnings();
+        warnings.extend(sandbox::config_warning(config.sandbox));
         warnings.extend(self.accounts.fault());
         warnings.extend(self.lists.faults());
         warnings

@@ -1,8 +1,12 @@
 //! The one interface between the gateway and what steers it: the tray, the window, the command
-//! line. Commands in, status out.
+//! line. Commands in, status and events out.
 
 use crate::supervisor::EngineStatus;
 use std::net::SocketAddr;
+use tokio::sync::{broadcast, watch};
+
+/// Events that a slow listener may be behind; it misses the oldest then.
+const EVENTS: usize = 64;
 
 /// What can be ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +19,32 @@ pub enum Command {
     RestartEngine,
     /// Unload models and free memory.
     FreeMemory,
+    /// Be reachable from the LAN, or from this machine alone; written to the settings.
+    Share(bool),
+}
+
+/// What happened and may be worth a notification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// ComfyUI answers.
+    EngineReady,
+    /// ComfyUI ended unasked.
+    EngineCrashed {
+        /// In plain words.
+        reason: String,
+    },
+    /// An address was put on the deny list after too many failures.
+    AddressBanned {
+        /// The address.
+        address: String,
+    },
+    /// An admin signed in from an address and browser that his account has not used before.
+    AdminFromNewDevice {
+        /// User name.
+        username: String,
+        /// From where.
+        address: String,
+    },
 }
 
 /// What is known now.
@@ -34,4 +64,80 @@ pub struct Status {
     pub setup_code: Option<String>,
     /// Weak settings and damaged files, in plain words.
     pub warnings: Vec<String>,
+    /// The LAN.
+    pub sharing: SharingStatus,
+    /// Who is signed in, by name.
+    pub signed_in: Vec<SignedInUser>,
+    /// Whether there is an account at all.
+    pub has_account: bool,
+}
+
+/// How other devices reach the gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SharingStatus {
+    /// Whether they can.
+    pub is_enabled: bool,
+    /// Addresses for other devices, best first.
+    pub urls: Vec<String>,
+    /// Why sharing is not what the settings ask for.
+    pub fault: Option<String>,
+}
+
+/// Somebody with an open session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedInUser {
+    /// User name.
+    pub username: String,
+    /// Addresses of his sessions, the one used last first.
+    pub addresses: Vec<String>,
+}
+
+/// What the API answered to the machine's owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// The body.
+    pub body: Vec<u8>,
+    /// Its type; empty when there is no body.
+    pub content_type: String,
+}
+
+/// Tells listeners that the status may have changed, and what happened.
+#[derive(Debug)]
+pub(crate) struct Announcements {
+    changes: watch::Sender<u64>,
+    events: broadcast::Sender<Event>,
+}
+
+impl Default for Announcements {
+    fn default() -> Self {
+        Self {
+            changes: watch::Sender::new(0),
+            events: broadcast::Sender::new(EVENTS),
+        }
+    }
+}
+
+impl Announcements {
+    /// The status may have changed.
+    pub(crate) fn changed(&self) {
+        self.changes
+            .send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Something happened; the status has changed too.
+    pub(crate) fn happened(&self, event: Event) {
+        // Nobody listens in the headless program.
+        let _ = self.events.send(event);
+        self.changed();
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    pub(crate) fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
 }

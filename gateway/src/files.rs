@@ -168,9 +168,19 @@ impl DataDirectory {
         self.root.join("tls")
     }
 
+    /// Socket of the command line, where the system has such files.
+    pub fn control_socket(&self) -> PathBuf {
+        self.root.join("control.sock")
+    }
+
     /// One directory for each user's own files, by id.
     pub fn users(&self) -> PathBuf {
         self.root.join("users")
+    }
+
+    /// A user's own files.
+    pub fn user(&self, id: &crate::accounts::UserId) -> PathBuf {
+        self.users().join(id.as_str())
     }
 }
 

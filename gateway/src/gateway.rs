@@ -3,21 +3,27 @@
 use crate::access::{AccessLists, Attempts, ClientIp};
 use crate::accounts::{Database, Hasher};
 use crate::app::{App, Live};
-use crate::auth::{KeyError, Sessions, SetupCode, signing_key};
-use crate::config::{Config, ConfigFile, ConfigFileError, Sandbox};
-use crate::control::{Command, Status};
-use crate::engine::Engine;
+use crate::auth::{KeyError, SessionKind, Sessions, SetupCode, SignInLinks, signing_key};
+use crate::config::{Config, ConfigFile, ConfigFileError};
+use crate::control::{
+    Announcements, Command, Event, LocalAnswer, SharingStatus, SignedInUser, Status,
+};
+use crate::engine::Engines;
 use crate::files::DataDirectory;
+use crate::gallery::Gallery;
 use crate::http::tls::{CertificateSource, Tls, TlsError};
 use crate::http::{Connections, Server, ServerError, Waiting, router};
+use crate::local::LocalApi;
+use crate::statistics::{self, Statistics};
 use crate::store::{Store, StoreError};
-use crate::supervisor::EngineStatus;
+use crate::supervisor::{EngineState, EngineStatus};
 use crate::{platform, watcher};
 use arc_swap::ArcSwap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use tokio::sync::watch;
+use std::time::Instant;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -39,16 +45,6 @@ pub enum GatewayError {
     /// The settings have faults.
     #[error("the settings cannot be used")]
     Config(#[from] ConfigFileError),
-    /// One engine per user is not there yet, and one for all would not be what was asked for.
-    #[error(
-        "separate_users is true, but this version cannot start one ComfyUI per user yet; set it to false"
-    )]
-    SeparateUsers,
-    /// Engines are not confined yet, and an unconfined one would not be what was asked for.
-    #[error(
-        "sandbox is \"require\", but this version cannot confine ComfyUI yet; set it to \"auto\" or \"off\""
-    )]
-    Sandbox,
     /// The signing key cannot be used.
     #[error("the signing key cannot be used")]
     Key(#[from] KeyError),
@@ -67,6 +63,7 @@ pub enum GatewayError {
 #[derive(Debug)]
 pub struct Gateway {
     app: Arc<App>,
+    local: LocalApi,
     server: Server,
     stopping: CancellationToken,
     tasks: TaskTracker,
@@ -81,12 +78,6 @@ impl Gateway {
         listen: Option<SocketAddr>,
     ) -> Result<Self, GatewayError> {
         let started_with = config.current();
-        if started_with.separate_users {
-            return Err(GatewayError::SeparateUsers);
-        }
-        if started_with.sandbox == Sandbox::Require {
-            return Err(GatewayError::Sandbox);
-        }
         let io = |path: PathBuf| {
             let path = path.display().to_string();
             move |source| GatewayError::Io { path, source }
@@ -95,7 +86,7 @@ impl Gateway {
         let store = Arc::new(Store::open(&data.database())?);
         let sessions = Sessions::load(Arc::clone(&store), &key)?;
         let config = Arc::new(config);
-        let accounts = Database::open(data.resolve(&started_with.users_db));
+        let accounts = Arc::new(Database::open(data.resolve(&started_with.users_db)));
         let setup_code = if accounts.awaits_first_account() {
             SetupCode::generate()
         } else {
@@ -105,9 +96,10 @@ impl Gateway {
             data.resolve(&started_with.whitelist),
             data.resolve(&started_with.blacklist),
         );
-        let engine = Engine::open(&config, data).map_err(io(data.logs()))?;
+        let engines = Engines::open(&config, data, &accounts, &store).map_err(io(data.logs()))?;
         let tls = tls(&started_with, data)?;
         let app = Arc::new(App {
+            data: data.clone(),
             live: ArcSwap::from_pointee(Live::of(&started_with)),
             hasher: Arc::new(Hasher::start().map_err(io(data.root().to_path_buf()))?),
             config,
@@ -120,7 +112,11 @@ impl Gateway {
             waiting_sign_ins: Waiting::default(),
             lists,
             connections: Connections::default(),
-            engine,
+            engines,
+            links: SignInLinks::default(),
+            announcements: Announcements::default(),
+            gallery: Gallery::new(data),
+            statistics: Statistics::default(),
             listening: OnceLock::new(),
         });
         let addresses = listen.map_or_else(|| addresses(&started_with), |address| vec![address]);
@@ -129,11 +125,21 @@ impl Gateway {
         let stopping = CancellationToken::new();
         let tasks = TaskTracker::new();
         tasks.spawn(watcher::run(Arc::clone(&app), tls, stopping.clone()));
+        tasks.spawn(statistics::run(Arc::clone(&app), stopping.clone()));
+        tasks.spawn(announce_engine(Arc::clone(&app), stopping.clone()));
+        let local = LocalApi::new(&app);
+        #[cfg(unix)]
+        tasks.spawn(crate::control_socket::serve(
+            data.control_socket(),
+            local.clone(),
+            stopping.clone(),
+        ));
         tasks.close();
         for warning in app.warnings() {
             tracing::warn!("{warning}");
         }
         Ok(Self {
+            local,
             app,
             server,
             stopping,
@@ -144,10 +150,11 @@ impl Gateway {
     /// Carries a command out; returns when it is accepted.
     pub fn command(&self, command: Command) {
         match command {
-            Command::StartEngine => self.app.engine.start(),
-            Command::StopEngine => self.app.engine.stop(),
-            Command::RestartEngine => self.app.engine.restart(),
-            Command::FreeMemory => self.app.engine.free(true, true),
+            Command::StartEngine => self.app.engines.start(),
+            Command::StopEngine => self.app.engines.stop(),
+            Command::RestartEngine => self.app.engines.restart(),
+            Command::FreeMemory => self.app.engines.free(true, true),
+            Command::Share(is_shared) => self.share(is_shared),
         }
     }
 
@@ -156,19 +163,92 @@ impl Gateway {
         let is_https = self.app.started_with.tls_enabled();
         let listening = self.server.addresses().to_vec();
         Status {
-            engine: self.app.engine.status(),
-            is_demo: self.app.engine.is_demo(),
+            engine: self.app.engines.primary_status(),
+            is_demo: self.app.engines.is_demo(),
             local_url: local_url(&listening, is_https),
             listening,
             is_https,
             setup_code: self.app.setup_code.text(),
             warnings: self.app.warnings(),
+            sharing: SharingStatus {
+                is_enabled: self.app.config.current().sharing.enabled,
+                ..SharingStatus::default()
+            },
+            signed_in: self.signed_in(),
+            has_account: !self.app.accounts.current().is_empty(),
         }
+    }
+
+    /// Counts up whenever the status may have changed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.app.announcements.changes()
+    }
+
+    /// What happens from now on; a listener that falls behind misses the oldest.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.app.announcements.events()
+    }
+
+    /// The API below `/sentinel/api` as the machine's owner, who needs no password: the same
+    /// handlers, in process. `path_and_query` is what comes after that prefix, e.g. `/users`.
+    pub async fn local_api(
+        &self,
+        method: http::Method,
+        path_and_query: &str,
+        body: Vec<u8>,
+    ) -> LocalAnswer {
+        self.local.ask(method, path_and_query, body).await
+    }
+
+    /// A link that signs the first admin in once, from this machine, within a minute; `None` while
+    /// there is no admin.
+    pub fn sign_in_link(&self) -> Option<String> {
+        self.app.accounts.current().owner()?;
+        let code = self.app.links.make(Instant::now());
+        Some(format!("{}/enter?code={code}", self.status().local_url))
+    }
+
+    fn share(&self, is_shared: bool) {
+        let assignment = format!("sharing.enabled={is_shared}");
+        let mut settings = crate::config::Settings::default();
+        let result = settings
+            .set(&assignment)
+            .map_err(ConfigFileError::from)
+            .and_then(|()| self.app.config.change(&settings));
+        if let Err(error) = result {
+            tracing::error!(error = %crate::http::chain(&error), "sharing could not be changed");
+        }
+        self.app.announcements.changed();
+    }
+
+    fn signed_in(&self) -> Vec<SignedInUser> {
+        let accounts = self.app.accounts.current();
+        let mut live = self.app.sessions.live();
+        live.retain(|session| session.kind == SessionKind::Browser);
+        live.sort_by_key(|session| std::cmp::Reverse(session.last_used_at()));
+        let mut users: Vec<SignedInUser> = Vec::new();
+        for session in live {
+            let Some(account) = accounts.get(&session.user) else {
+                continue;
+            };
+            let known = users
+                .iter_mut()
+                .find(|user| user.username == account.username);
+            match known {
+                Some(user) if user.addresses.contains(&session.address) => {}
+                Some(user) => user.addresses.push(session.address.clone()),
+                None => users.push(SignedInUser {
+                    username: account.username.clone(),
+                    addresses: vec![session.address.clone()],
+                }),
+            }
+        }
+        users
     }
 
     /// Changes of ComfyUI's state.
     pub fn engine_changes(&self) -> watch::Receiver<EngineStatus> {
-        self.app.engine.watch()
+        self.app.engines.primary_changes()
     }
 
     /// Stops accepting, ends tunnels, stops ComfyUI and waits until its process tree is gone, and
@@ -177,14 +257,42 @@ impl Gateway {
         self.stopping.cancel();
         self.app.connections.end_all();
         self.server.stop().await;
-        self.app.engine.shutdown().await;
+        self.app.engines.shutdown().await;
         self.tasks.wait().await;
     }
 
     /// What makes ComfyUI hurry while the gateway stops.
     pub fn hurrier(&self) -> impl Fn() + use<> {
         let app = Arc::clone(&self.app);
-        move || app.engine.hurry()
+        move || app.engines.hurry()
+    }
+}
+
+/// Tells of ComfyUI's changes until `stopping`.
+async fn announce_engine(app: Arc<App>, stopping: CancellationToken) {
+    let mut changes = app.engines.primary_changes();
+    let mut before = changes.borrow_and_update().state;
+    loop {
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            changed = changes.changed() => if changed.is_err() {
+                return;
+            },
+        }
+        let status = changes.borrow_and_update().clone();
+        let state = std::mem::replace(&mut before, status.state);
+        match status.state {
+            now if now == state => app.announcements.changed(),
+            EngineState::Ready => app.announcements.happened(Event::EngineReady),
+            EngineState::Crashed | EngineState::Failed => {
+                app.announcements.happened(Event::EngineCrashed {
+                    reason: status.message,
+                });
+            }
+            EngineState::Stopped | EngineState::Starting | EngineState::Stopping => {
+                app.announcements.changed();
+            }
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Reads files again when somebody edits them: settings, accounts, lists, certificates.
 
 use crate::access::ListKind;
-use crate::app::{App, Live};
+use crate::app::App;
+use crate::clock;
 use crate::http::chain;
 use crate::http::tls::Tls;
 use notify::{RecursiveMode, Watcher as _};
@@ -56,6 +57,14 @@ pub(crate) async fn run(app: Arc<App>, tls: Option<Arc<Tls>>, stopping: Cancella
                 if let Err(error) = app.store.trim_audit().await {
                     tracing::error!(error = %chain(&error), "the audit log could not be trimmed");
                 }
+                let now = clock::now();
+                for trimmed in [app.store.trim_devices(now).await, app.store.trim_invites(now).await] {
+                    if let Err(error) = trimmed {
+                        tracing::error!(error = %chain(&error), "what is over could not be forgotten");
+                    }
+                }
+                // Sessions run out without a word.
+                app.announcements.changed();
             }
         }
     }
@@ -80,7 +89,7 @@ async fn reload(app: &Arc<App>, tls: Option<&Tls>) {
     match app.config.reload() {
         Ok(true) => {
             tracing::info!("config.json has changed and is in force");
-            app.live.store(Arc::new(Live::of(&app.config.current())));
+            app.config_changed();
             app.end_denied_connections();
         }
         Ok(false) => {}

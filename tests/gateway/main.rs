@@ -2,11 +2,13 @@
 
 mod admin_api;
 mod filtering;
+mod gallery;
 mod lock_out;
 mod proxy;
 mod readme;
 mod real_comfyui;
 mod routes;
+mod separate;
 mod sessions;
 mod sign_in;
 mod smuggling;

@@ -89,6 +89,7 @@ fn no_route_of_the_demo_engine_or_our_own_answers_without_a_session() -> Result<
         "/index.html",
         "/sentinel/",
         "/sentinel/account",
+        "/sentinel/gallery",
     ];
     for path in own.chain(others.map(str::to_owned)) {
         for method in METHODS {
@@ -109,6 +110,8 @@ fn the_public_paths_answer_and_are_all_there_are() -> Result<()> {
             "/register",
             "/generate_token",
             "/logout",
+            "/join",
+            "/enter",
             "/sentinel/health",
             "/sentinel/assets/{*path}"
         ]

@@ -118,7 +118,7 @@ pub(crate) async fn replace_list(
     app.end_denied_connections();
     app.audit(
         AuditEvent::AccessChanged,
-        Some(&admin.0.account.username),
+        Some(admin.name()),
         Some(context.caller.address),
         Some(&list),
     );
@@ -152,7 +152,7 @@ pub(crate) async fn lift_lockout(
     let detail = format!("lock-out of {} lifted", body.key);
     app.audit(
         AuditEvent::AccessChanged,
-        Some(&admin.0.account.username),
+        Some(admin.name()),
         Some(context.caller.address),
         Some(&detail),
     );

@@ -4,7 +4,7 @@ use super::views::{SessionView, TokenView};
 use super::{Answer, Body, Done};
 use crate::accounts::{AccountChange, check_password};
 use crate::app::App;
-use crate::auth::{self, NewSession, PROOF_LIFE, SessionKind, SignedIn, authenticate};
+use crate::auth::{self, Actor, NewSession, PROOF_LIFE, SessionKind, SignedIn, authenticate};
 use crate::clock::rfc3339;
 use crate::http::{ApiError, RequestContext};
 use crate::store::AuditEvent;
@@ -16,29 +16,40 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// Who is signed in.
+/// Who asks.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Me {
-    id: String,
+    /// `null` for the machine's owner, who has no account.
+    id: Option<String>,
     username: String,
     admin: bool,
-    /// `session` or `token`.
+    /// `session`, `token`, or `machine` for the owner at the machine's own window.
     via: &'static str,
-    expires_at: String,
+    expires_at: Option<String>,
     /// Whether admin acts are possible after the password was given again.
     can_step_up: bool,
 }
 
 /// Who is signed in.
 #[utoipa::path(get, path = "/me", tag = "own account", responses((status = 200, body = Me)))]
-pub(crate) async fn me(signed_in: SignedIn) -> Json<Me> {
+pub(crate) async fn me(actor: Actor) -> Json<Me> {
+    let Actor::Account(signed_in) = &actor else {
+        return Json(Me {
+            id: None,
+            username: actor.name().to_owned(),
+            admin: true,
+            via: "machine",
+            expires_at: None,
+            can_step_up: false,
+        });
+    };
     let is_browser = signed_in.session.kind == SessionKind::Browser;
     Json(Me {
-        id: signed_in.account.id.to_string(),
+        id: Some(signed_in.account.id.to_string()),
         username: signed_in.account.username.clone(),
         admin: signed_in.account.admin,
         via: if is_browser { "session" } else { "token" },
-        expires_at: rfc3339(signed_in.session.expires_at),
+        expires_at: Some(rfc3339(signed_in.session.expires_at)),
         can_step_up: signed_in.account.admin && is_browser,
     })
 }

@@ -6,14 +6,15 @@ use crate::accounts::{Account, AccountChange, UserId, UserName, check_password};
 use crate::app::App;
 use crate::auth::{Admin, SessionKind};
 use crate::clock;
+use crate::engine::FilesFate;
 use crate::http::{ApiError, RequestContext};
 use crate::store::AuditEvent;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct UserList {
@@ -35,7 +36,7 @@ fn account(app: &App, id: &str) -> Result<Arc<Account>, ApiError> {
 fn note(app: &App, context: &RequestContext, admin: &Admin, event: AuditEvent, detail: &str) {
     app.audit(
         event,
-        Some(&admin.0.account.username),
+        Some(admin.name()),
         Some(context.caller.address),
         Some(detail),
     );
@@ -44,11 +45,15 @@ fn note(app: &App, context: &RequestContext, admin: &Admin, event: AuditEvent, d
 /// All accounts.
 #[utoipa::path(get, path = "/users", tag = "people", responses((status = 200, body = UserList), (status = 403)))]
 pub(crate) async fn list(State(app): State<Arc<App>>, _admin: Admin) -> Json<UserList> {
+    let storage = app.gallery.storage().await;
     let accounts = app.accounts.current();
     Json(UserList {
         users: accounts
             .iter()
-            .map(|account| UserView::of(account, &app.sessions))
+            .map(|account| {
+                let bytes = storage.get(&account.id).copied();
+                UserView::of(account, &app.sessions).with_storage(bytes)
+            })
             .collect(),
     })
 }
@@ -123,25 +128,85 @@ pub(crate) async fn change(
     Ok(Json(UserView::of(&account, &app.sessions)))
 }
 
-/// Deletes an account and signs it out everywhere. Its files stay.
-#[utoipa::path(delete, path = "/users/{id}", tag = "people", params(("id" = String, Path)),
-    responses((status = 204), (status = 403), (status = 404), (status = 409)))]
+/// What becomes of a deleted user's files.
+#[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Files {
+    /// They stay on disk.
+    #[default]
+    Keep,
+    /// They are deleted.
+    Delete,
+    /// `to` gets them.
+    Give,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct DeleteQuery {
+    /// `keep` (if not said), `delete`, or `give` to somebody else.
+    #[serde(default)]
+    #[param(inline)]
+    files: Files,
+    /// Id of the user who gets them.
+    to: Option<String>,
+}
+
+fn fate(app: &App, leaver: &Account, query: &DeleteQuery) -> Result<FilesFate, ApiError> {
+    Ok(match query.files {
+        Files::Keep => FilesFate::Keep,
+        Files::Delete => FilesFate::Delete,
+        Files::Give => {
+            let to = query
+                .to
+                .as_deref()
+                .ok_or_else(|| ApiError::missing_field("to"))?;
+            let heir = account(app, to)?;
+            if heir.id == leaver.id {
+                return Err(ApiError::new(
+                    StatusCode::BAD_REQUEST,
+                    "same_user",
+                    "The files must go to somebody else.",
+                ));
+            }
+            let to = app.engines.places_of(&heir.id).ok_or_else(|| {
+                ApiError::new(
+                    StatusCode::CONFLICT,
+                    "engine_stopped",
+                    "Start ComfyUI once, so that it is known where this user's files are.",
+                )
+            })?;
+            FilesFate::Give {
+                to,
+                folder: leaver.username.clone(),
+            }
+        }
+    })
+}
+
+/// Deletes an account, signs it out everywhere and ends its ComfyUI. Its files stay if nothing
+/// else is said.
+#[utoipa::path(delete, path = "/users/{id}", tag = "people", params(("id" = String, Path), DeleteQuery),
+    responses((status = 204), (status = 400), (status = 403), (status = 404), (status = 409)))]
 pub(crate) async fn delete(
     State(app): State<Arc<App>>,
     context: RequestContext,
     admin: Admin,
     Path(id): Path<String>,
+    Query(query): Query<DeleteQuery>,
 ) -> Done {
     let account = account(&app, &id)?;
+    let fate = fate(&app, &account, &query)?;
     app.accounts.delete(&account.id)?;
     app.sessions.end_user(&account.id, None).await?;
+    app.engines.retire(&account.id).await;
     note(
         &app,
         &context,
         &admin,
         AuditEvent::AccountChanged,
-        &format!("{}: deleted", account.username),
+        &format!("{}: deleted, files: {:?}", account.username, query.files),
     );
+    app.engines.settle_files(&account.id, fate).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -196,7 +261,7 @@ pub(crate) async fn sessions(
     Path(id): Path<String>,
 ) -> Answer<UserSessions> {
     let live = app.sessions.of_user(&account(&app, &id)?.id);
-    let current = &admin.0.session.id;
+    let current = admin.session().map_or("", |session| &session.id);
     let of = |kind| live.iter().filter(move |session| session.kind == kind);
     Ok(Json(UserSessions {
         sessions: of(SessionKind::Browser)

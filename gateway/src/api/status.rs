@@ -3,7 +3,7 @@
 use super::Answer;
 use super::views::EngineView;
 use crate::app::App;
-use crate::auth::{Admin, SessionKind, SignedIn};
+use crate::auth::{Actor, Admin, SessionKind};
 use crate::clock::rfc3339;
 use axum::Json;
 use axum::extract::{Query, State};
@@ -63,7 +63,7 @@ pub(crate) async fn show(State(app): State<Arc<App>>, _admin: Admin) -> Json<Sta
         "http"
     };
     Json(StatusShown {
-        engine: EngineView::of(&app.engine, Some(0)),
+        engine: EngineView::primary(&app, 0),
         listening: app
             .listening
             .get()
@@ -131,6 +131,6 @@ pub(crate) async fn audit(
 
 /// This API's description.
 #[utoipa::path(get, path = "/openapi.json", tag = "status", responses((status = 200, body = Object)))]
-pub(crate) async fn openapi(_signed_in: SignedIn) -> Json<OpenApi> {
+pub(crate) async fn openapi(_actor: Actor) -> Json<OpenApi> {
     Json(super::document())
 }

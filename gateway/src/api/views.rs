@@ -1,10 +1,11 @@
 //! What the API shows, shaped for clients.
 
-use crate::accounts::Account;
+use crate::accounts::{Account, Accounts, UserId};
+use crate::app::App;
 use crate::auth::{Session, SessionKind, Sessions};
 use crate::clock::rfc3339;
-use crate::engine::Engine;
-use crate::supervisor::LogEntry;
+use crate::engine::{Engine, EngineId, EngineSight};
+use crate::supervisor::{EngineState, EngineStatus, LogEntry};
 use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -79,6 +80,8 @@ pub(crate) struct UserView {
     sessions: usize,
     /// API tokens.
     tokens: usize,
+    /// Room that his files take, at most a minute old; only in the list of all.
+    storage_bytes: Option<u64>,
 }
 
 impl UserView {
@@ -98,6 +101,14 @@ impl UserView {
                 .map(rfc3339),
             sessions: count(SessionKind::Browser),
             tokens: count(SessionKind::Token),
+            storage_bytes: None,
+        }
+    }
+
+    pub(crate) fn with_storage(self, bytes: Option<u64>) -> Self {
+        Self {
+            storage_bytes: bytes,
+            ..self
         }
     }
 }
@@ -117,40 +128,124 @@ pub(crate) struct EngineView {
     version: Option<String>,
     /// Whether it is the demo engine.
     demo: bool,
+    /// Place in the line for its start, from 1.
+    place: Option<usize>,
     /// Last log lines, for admins.
     #[serde(skip_serializing_if = "Option::is_none")]
     log: Option<Vec<String>>,
 }
 
 impl EngineView {
-    /// Reasons and log lines may name paths: admins alone see them.
-    pub(crate) fn of(engine: &Engine, log_lines: Option<usize>) -> Self {
-        let status = engine.status();
-        let now = OffsetDateTime::now_utc();
-        let is_bad = matches!(
-            status.state,
-            crate::supervisor::EngineState::Crashed | crate::supervisor::EngineState::Failed
-        );
-        let message = match log_lines {
-            None if is_bad => "ComfyUI is not running. An admin can see why.".to_owned(),
-            _ => status.message.clone(),
-        };
+    /// A user's own engine. Reasons and log lines may name paths: admins alone see them.
+    pub(crate) fn of_user(app: &App, user: &UserId, log_lines: Option<usize>) -> Self {
+        let engine = app.engines.of(user);
+        Self {
+            place: app.engines.place_of(user),
+            ..Self::new(
+                app.engines.status_of(user),
+                app.engines.is_demo(),
+                log_lines.map(|lines| last_lines(engine.as_deref(), lines)),
+            )
+        }
+    }
+
+    /// The engine that stands for ComfyUI as a whole, for admins.
+    pub(crate) fn primary(app: &App, log_lines: usize) -> Self {
+        let engine = app.engines.primary();
+        Self::new(
+            app.engines.primary_status(),
+            app.engines.is_demo(),
+            Some(last_lines(engine.as_deref(), log_lines)),
+        )
+    }
+
+    fn new(status: EngineStatus, demo: bool, log: Option<Vec<String>>) -> Self {
+        let is_bad = matches!(status.state, EngineState::Crashed | EngineState::Failed);
+        let retry_in = status.retry_remaining(OffsetDateTime::now_utc());
         Self {
             state: status.state.as_str().to_owned(),
-            message,
+            message: if is_bad && log.is_none() {
+                "ComfyUI is not running. An admin can see why.".to_owned()
+            } else {
+                status.message
+            },
             since: rfc3339(status.since.unix_timestamp()),
             progress: status.progress,
-            retry_in: status.retry_remaining(now).map(|wait| wait.as_secs() + 1),
+            retry_in: retry_in.map(|wait| wait.as_secs() + 1),
             version: status.version,
-            demo: engine.is_demo(),
-            log: log_lines.map(|lines| {
-                engine
-                    .log()
-                    .tail(lines)
-                    .into_iter()
-                    .map(|entry| entry.text)
-                    .collect()
-            }),
+            demo,
+            place: None,
+            log,
+        }
+    }
+}
+
+fn last_lines(engine: Option<&Engine>, lines: usize) -> Vec<String> {
+    let entries = engine.map(|engine| engine.log().tail(lines));
+    entries
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.text)
+        .collect()
+}
+
+/// One of the engines, for admins.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EngineSightView {
+    /// `shared`, or the id of the user whose own it is.
+    id: String,
+    username: Option<String>,
+    /// As in the own engine's state.
+    state: String,
+    message: String,
+    since: String,
+    pid: Option<u32>,
+    version: Option<String>,
+    memory_bytes: Option<u64>,
+    gpu_memory_bytes: Option<u64>,
+    /// Jobs running or waiting in ComfyUI.
+    jobs: Option<u32>,
+    /// Prompts that wait for the GPU before it.
+    jobs_waiting: usize,
+    /// Open pages.
+    sockets: u32,
+    last_used_at: String,
+    sandbox: SandboxView,
+}
+
+/// How far the system confines an engine.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct SandboxView {
+    /// `confined`, `partly`, `off` or `unavailable`.
+    state: &'static str,
+    /// In plain words.
+    detail: String,
+}
+
+impl EngineSightView {
+    pub(crate) fn of(sight: EngineSight, accounts: &Accounts) -> Self {
+        let username = match &sight.id {
+            EngineId::Shared => None,
+            EngineId::User(user) => accounts.get(user).map(|account| account.username.clone()),
+        };
+        Self {
+            id: sight.id.to_string(),
+            username,
+            state: sight.status.state.as_str().to_owned(),
+            message: sight.status.message,
+            since: rfc3339(sight.status.since.unix_timestamp()),
+            pid: sight.status.pid,
+            version: sight.status.version,
+            memory_bytes: sight.memory,
+            gpu_memory_bytes: sight.gpu_memory,
+            jobs: sight.jobs,
+            jobs_waiting: sight.waiting,
+            sockets: sight.sockets,
+            last_used_at: rfc3339(sight.last_used),
+            sandbox: SandboxView {
+                state: sight.status.sandbox.state.as_str(),
+                detail: sight.status.sandbox.detail,
+            },
         }
     }
 }

@@ -1,20 +1,32 @@
 //! Who is signed in: tokens, sessions, the sign-in itself, and the types that handlers ask for.
 
+mod actor;
+mod begin;
+mod codes;
+mod enter;
 mod fields;
+mod invite;
 mod key;
+mod links;
 mod pages;
 mod session;
 mod setup_code;
 mod sign_in;
 mod signed_in;
 
+pub use actor::{Actor, Admin};
+pub(crate) use actor::{MachineOwner, PROOF_HEADER};
+pub(crate) use begin::text_of;
+pub(crate) use enter::enter;
+pub(crate) use invite::{NewInvite, join, join_page, make_invite};
 pub use key::{KeyError, signing_key};
+pub(crate) use links::SignInLinks;
+pub(crate) use pages::token_life;
 pub(crate) use pages::{
     generate_token, login, logout, register, register_page, sign_in_page, token_page,
 };
-pub(crate) use pages::{text_of, token_life};
 pub use session::{NewSession, PROOF_LIFE, Session, SessionKind, Sessions, SessionsError};
 pub use setup_code::SetupCode;
 pub use sign_in::{SignInError, authenticate};
-pub use signed_in::{Admin, SignedIn, require_session};
-pub(crate) use signed_in::{COOKIE_NAME, PROOF_HEADER, accepts_html};
+pub(crate) use signed_in::{COOKIE_NAME, accepts_html};
+pub use signed_in::{SignedIn, require_session};

@@ -1,7 +1,8 @@
 //! The original's four addresses: `/register`, `/login`, `/generate_token`, `/logout`.
 
+use super::begin::{answer_sign_in, begin_session, cookie, found, hours, text_of};
 use super::fields::Fields;
-use super::signed_in::COOKIE_NAME;
+use super::sign_in::refuse_guess;
 use super::{NewSession, SessionKind, SignedIn, authenticate};
 use crate::accounts::{Account, UserName, check_password};
 use crate::app::App;
@@ -13,7 +14,7 @@ use crate::store::AuditEvent;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Response};
 use http::header::{SET_COOKIE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
@@ -69,12 +70,6 @@ pub(crate) async fn token_page(
         &context,
         SignedIn::find(&app, &headers).as_ref(),
     )
-}
-
-fn found(target: &str) -> Response {
-    let mut response = Redirect::to(target).into_response();
-    *response.status_mut() = StatusCode::FOUND;
-    response
 }
 
 /// `POST /register`.
@@ -157,14 +152,7 @@ fn may_be_first(app: &App, context: &RequestContext, code: Option<&str>) -> Resu
     if app.setup_code.matches(code) {
         return Ok(());
     }
-    app.attempts
-        .failed(context.caller.address, "set-up code", now);
-    app.audit(
-        AuditEvent::SignInFailed,
-        None,
-        Some(context.caller.address),
-        Some("set-up code"),
-    );
+    refuse_guess(app, &context.caller, "set-up code");
     Err(ApiError::new(
         StatusCode::FORBIDDEN,
         "wrong_setup_code",
@@ -182,31 +170,9 @@ pub(crate) async fn login(
     let username = fields.require("username")?;
     let password = fields.require("password")?;
     let account = authenticate(&app, &context.caller, &username, password).await?;
-    let life = hours(app.config.current().access_token_expiration_hours);
-    let new = NewSession {
-        kind: SessionKind::Browser,
-        name: "",
-        admin: false,
-        life,
-        address: context.caller.address,
-        user_agent: text_of(&headers, &USER_AGENT),
-    };
-    let (token, _) = app.sessions.issue(&account, new).await?;
-    app.audit(
-        AuditEvent::SignedIn,
-        Some(&account.username),
-        Some(context.caller.address),
-        None,
-    );
-    let body = Json(json!({ "message": "Login successful", "jwt_token": token }));
-    let cookie = cookie(&token, Some(life), context.is_https);
-    // A plain HTML form has no script that goes on to ComfyUI.
-    if super::signed_in::accepts_html(&headers)
-        && !text_of(&headers, &http::header::CONTENT_TYPE).contains("json")
-    {
-        return Ok(([(SET_COOKIE, cookie)], found("/")).into_response());
-    }
-    Ok(([(SET_COOKIE, cookie)], body).into_response())
+    let begun = begin_session(&app, &context, &headers, &account, None).await?;
+    let body = json!({ "message": "Login successful", "jwt_token": begun.token });
+    Ok(answer_sign_in(&headers, begun.cookie, body))
 }
 
 /// `POST /generate_token`. The cookie stays as it is (defect S51).
@@ -255,10 +221,6 @@ pub(crate) fn token_life(config: &Config, text: &str) -> Result<Duration, ApiErr
     }
 }
 
-fn hours(number: u32) -> Duration {
-    Duration::from_secs(u64::from(number) * 3600)
-}
-
 /// Query of `GET /logout`, the original's.
 #[derive(Debug, Deserialize)]
 pub(crate) struct LogoutQuery {
@@ -292,7 +254,9 @@ pub(crate) async fn logout(
                 .as_ref()
                 .and_then(|wish| wish.unload_models)
                 .unwrap_or(true);
-            app.engine.free(unload_models, free_memory);
+            if let Some(engine) = app.engines.of(&signed_in.account.id) {
+                engine.free(unload_models, free_memory);
+            }
         }
     }
     let mut response = found("/login");
@@ -303,21 +267,4 @@ pub(crate) async fn logout(
         HeaderValue::from_static("\"cache\", \"cookies\", \"storage\""),
     );
     Ok(response)
-}
-
-/// The cookie with its attributes; without a life it is deleted.
-fn cookie(token: &str, life: Option<Duration>, is_https: bool) -> HeaderValue {
-    let seconds = life.map_or(0, |life| life.as_secs());
-    let secure = if is_https { "; Secure" } else { "" };
-    let text = format!(
-        "{COOKIE_NAME}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}"
-    );
-    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
-}
-
-pub(crate) fn text_of<'headers>(headers: &'headers HeaderMap, name: &HeaderName) -> &'headers str {
-    headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
 }

@@ -1,11 +1,10 @@
 //! The set-up code: printed once on the console, it lets somebody who is not at the machine make
 //! the first account (defect S39).
 
+use super::codes;
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 
-/// Letters and digits that nobody mistakes for each other.
-const ALPHABET: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
 /// 32^8: with the lock-out after three tries nobody guesses it.
 const LENGTH: usize = 8;
 
@@ -16,29 +15,18 @@ pub struct SetupCode(Mutex<Option<String>>);
 impl SetupCode {
     /// A new code.
     pub fn generate() -> Self {
-        let random: [u8; LENGTH] = rand::random();
-        let code = random
-            .iter()
-            .map(|byte| char::from(ALPHABET[usize::from(byte & 31)]))
-            .collect();
+        let code = codes::random::<LENGTH>();
         Self(Mutex::new(Some(code)))
     }
 
     /// The code as printed, `XXXX-XXXX`.
     pub fn text(&self) -> Option<String> {
-        let code = self.0.lock();
-        let (first, second) = code.as_ref()?.split_at_checked(LENGTH / 2)?;
-        Some(format!("{first}-{second}"))
+        self.0.lock().as_deref().map(codes::with_dashes)
     }
 
     /// Compares in constant time; case, dashes and spaces do not count.
     pub fn matches(&self, given: &str) -> bool {
-        let given: String = given
-            .chars()
-            .filter(char::is_ascii_alphanumeric)
-            .take(LENGTH + 1)
-            .map(|character| character.to_ascii_uppercase())
-            .collect();
+        let given = codes::typed(given, LENGTH);
         self.0
             .lock()
             .as_ref()

@@ -3,13 +3,14 @@
 use crate::access::{Caller, Lockout, Verdict};
 use crate::accounts::{Account, AccountChange, HashError, PasswordCheck};
 use crate::app::App;
+use crate::control::Event;
 use crate::http::ApiError;
 use crate::store::AuditEvent;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// Sign-ins of one address that may wait for their hash at once.
-const MAX_WAITING_PER_ADDRESS: usize = 16;
+pub(super) const MAX_WAITING_PER_ADDRESS: usize = 16;
 
 /// Why somebody was not let in.
 #[derive(Debug)]
@@ -127,7 +128,7 @@ pub async fn authenticate(
     }
 }
 
-/// Writes a failure down, and bans the address when it has failed too often.
+/// Tells a failure as it is told to the caller, and writes it down.
 fn refuse(app: &Arc<App>, caller: &Caller, username: &str, is_spared: bool) -> SignInError {
     let address = caller.address;
     let failed_attempts = app.attempts.failures(address);
@@ -141,19 +142,37 @@ fn refuse(app: &Arc<App>, caller: &Caller, username: &str, is_spared: bool) -> S
         .current()
         .find(username)
         .map(|account| account.username.clone());
-    app.audit(
-        AuditEvent::SignInFailed,
-        known_name.as_deref(),
-        Some(address),
-        None,
-    );
-    if lockout.is_some() {
-        app.audit(
-            AuditEvent::LockedOut,
-            known_name.as_deref(),
-            Some(address),
-            None,
-        );
+    write_down(app, caller, known_name.as_deref(), None, lockout.is_some());
+    SignInError::Wrong {
+        failed_attempts,
+        lockout,
+    }
+}
+
+/// Counts a wrong code like a failed sign-in.
+pub(super) fn refuse_guess(app: &App, caller: &Caller, what: &'static str) {
+    app.attempts.failed(caller.address, what, Instant::now());
+    let is_locked_out = app
+        .attempts
+        .address_lockout(caller.address, Instant::now())
+        .is_some();
+    write_down(app, caller, None, Some(what), is_locked_out);
+}
+
+/// Writes a failure down, and bans the address when it has failed too often.
+fn write_down(
+    app: &App,
+    caller: &Caller,
+    known_name: Option<&str>,
+    what: Option<&str>,
+    is_locked_out: bool,
+) {
+    let address = caller.address;
+    let is_spared = app.lists.judge(caller) == Verdict::Allowed;
+    let failed_attempts = app.attempts.failures(address);
+    app.audit(AuditEvent::SignInFailed, known_name, Some(address), what);
+    if is_locked_out && !is_spared {
+        app.audit(AuditEvent::LockedOut, known_name, Some(address), what);
     }
     let limit = app.config.current().blacklist_after_attempts;
     let can_be_banned = !is_spared && !address.address().is_loopback();
@@ -165,15 +184,14 @@ fn refuse(app: &Arc<App>, caller: &Caller, username: &str, is_spared: bool) -> S
             Ok(()) => {
                 tracing::warn!(failed_attempts, "an address was put on the deny list");
                 app.audit(AuditEvent::Banned, None, Some(address), None);
+                app.announcements.happened(Event::AddressBanned {
+                    address: address.to_string(),
+                });
                 app.end_denied_connections();
             }
             Err(error) => {
                 tracing::error!(error = %crate::http::chain(&error), "an address could not be put on the deny list");
             }
         }
-    }
-    SignInError::Wrong {
-        failed_attempts,
-        lockout,
     }
 }

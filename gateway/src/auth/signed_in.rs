@@ -1,22 +1,20 @@
 //! The types by which handlers say who may call them.
 
+use super::actor::MachineOwner;
 use super::{Session, SessionKind};
 use crate::accounts::Account;
 use crate::app::App;
-use crate::http::{ApiError, RequestContext, pages};
-use crate::store::AuditEvent;
+use crate::http::{ApiError, pages};
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
-use http::header::{ACCEPT, AUTHORIZATION, COOKIE, HeaderName};
+use http::header::{ACCEPT, AUTHORIZATION, COOKIE};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use std::sync::Arc;
 
 /// Name of the cookie, the original's.
 pub(crate) const COOKIE_NAME: &str = "jwt_token";
-/// Header with the proof of [`Session::prove`].
-pub(crate) const PROOF_HEADER: HeaderName = HeaderName::from_static("x-sentinel-proof");
 /// Cookies of our name that are looked at: another program on this host may set one too.
 const MAX_COOKIES: usize = 4;
 
@@ -79,55 +77,14 @@ impl<State: Send + Sync> FromRequestParts<State> for SignedIn {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &State) -> Result<Self, ApiError> {
+        if parts.extensions.get::<MachineOwner>().is_some() {
+            return Err(ApiError::no_account());
+        }
         parts
             .extensions
             .get::<Self>()
             .cloned()
             .ok_or_else(ApiError::sign_in_required)
-    }
-}
-
-/// An admin who has given his password again within the last minutes, or an API token that was
-/// made with admin rights. ComfyUI's page runs third-party script with the admin's cookie; it has
-/// no proof.
-#[derive(Clone, Debug)]
-pub struct Admin(pub SignedIn);
-
-impl FromRequestParts<Arc<App>> for Admin {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        let signed_in = SignedIn::from_request_parts(parts, app).await?;
-        if !signed_in.has_admin_rights() {
-            let address = parts
-                .extensions
-                .get::<RequestContext>()
-                .map(|context| context.caller.address);
-            app.audit(
-                AuditEvent::Refused,
-                Some(&signed_in.account.username),
-                address,
-                Some(parts.uri.path()),
-            );
-            return Err(ApiError::admin_required());
-        }
-        let is_proven = match signed_in.session.kind {
-            SessionKind::Token => true,
-            SessionKind::Browser => parts
-                .headers
-                .get(PROOF_HEADER)
-                .and_then(|proof| proof.to_str().ok())
-                .is_some_and(|proof| signed_in.session.is_proven_by(proof)),
-        };
-        if is_proven {
-            Ok(Self(signed_in))
-        } else {
-            Err(ApiError::new(
-                StatusCode::FORBIDDEN,
-                "step_up_required",
-                "Please give your password again to do this.",
-            ))
-        }
     }
 }
 

@@ -6,6 +6,7 @@ use super::{open_config, open_data};
 use crate::access::AccessLists;
 use crate::accounts::Database;
 use crate::comfyui;
+use crate::sandbox;
 use std::process::ExitCode;
 
 /// Validates everything on disk; fails when something cannot be used, warns of what is unsafe.
@@ -17,6 +18,7 @@ pub(super) fn check(place: &Place) -> anyhow::Result<ExitCode> {
         Ok(file) => {
             let config = file.current();
             warnings.extend(config.warnings());
+            warnings.extend(sandbox::config_warning(config.sandbox));
             if let Err(error) = comfyui::check_user_arguments(&config.comfyui.args) {
                 faults.push(format!("comfyui.args: {error}"));
             }

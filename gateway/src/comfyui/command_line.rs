@@ -258,6 +258,7 @@ pub fn launch_plan(
             "PYTHONSTARTUP".into(),
         ],
         address,
+        sandbox: None,
     })
 }
 

@@ -4,6 +4,8 @@ mod ask;
 mod command_line;
 mod flags;
 mod installation;
+mod manager;
+mod places;
 mod python;
 mod search;
 
@@ -12,5 +14,7 @@ pub use command_line::{
 };
 pub use flags::{FlagSet, ProbeError};
 pub use installation::{Installation, InstallationError, InstallationKind};
+pub use manager::leave_out_manager;
+pub use places::PythonPlaces;
 pub use python::{PythonError, find_python, imports_torch};
 pub use search::{SearchPlaces, find_installations};

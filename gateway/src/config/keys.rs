@@ -26,10 +26,18 @@ pub enum Kind {
     Choices(&'static [&'static str]),
     /// A list of texts.
     Texts,
+    /// A list of absolute paths.
+    Paths,
+    /// A list of TCP ports, written as texts.
+    Ports,
     /// A list of addresses and CIDR ranges.
     Networks,
     /// A list of host names.
     HostNames,
+    /// A list of node classes, see [`crate::config::Nodes`].
+    NodeNames,
+    /// A list of paths below the address, such as `/pack/`.
+    Routes,
 }
 
 /// One configuration key.
@@ -123,7 +131,7 @@ pub const KEYS: &[Key] = &[
     key(
         "separate_users",
         Kind::Boolean,
-        true,
+        false,
         "A ComfyUI of his own for each user.",
     ),
     key(
@@ -176,6 +184,18 @@ pub const KEYS: &[Key] = &[
         Kind::Boolean,
         true,
         "Start ComfyUI again after a crash.",
+    ),
+    key(
+        "comfyui.max_engines",
+        Kind::Integer { min: 1, max: 1000 },
+        false,
+        "Users' own ComfyUIs that may run at the same time.",
+    ),
+    key(
+        "comfyui.start_wait_seconds",
+        Kind::Integer { min: 0, max: 3600 },
+        false,
+        "How long a program's request waits while ComfyUI starts, in seconds.",
     ),
     key(
         "sharing.enabled",
@@ -232,9 +252,66 @@ pub const KEYS: &[Key] = &[
         "Jobs on the GPU at once.",
     ),
     key(
+        "nodes.deny",
+        Kind::NodeNames,
+        false,
+        "Nodes that users may not use; \"@file-access\" stands for those known to reach any file, \"!Name\" allows one.",
+    ),
+    key(
+        "nodes.deny_admins",
+        Kind::NodeNames,
+        false,
+        "Nodes that admins may not use.",
+    ),
+    key(
+        "custom_node_routes",
+        Kind::Choice(&["auto", "allow", "deny"]),
+        false,
+        "Addresses that custom nodes add, for users; auto: only where ComfyUI is confined.",
+    ),
+    key(
+        "allowed_routes",
+        Kind::Routes,
+        false,
+        "Addresses of custom nodes that users may use in any case, such as /easyuse/.",
+    ),
+    key(
         "sandbox",
         Kind::Choice(&["auto", "require", "off"]),
         true,
-        "Confinement of ComfyUI by the operating system.",
+        "Confinement of ComfyUI by the operating system (Linux): auto, require or off.",
+    ),
+    key(
+        "sandbox_allow_read",
+        Kind::Paths,
+        true,
+        "Further folders and files a confined ComfyUI may read.",
+    ),
+    key(
+        "sandbox_allow_write",
+        Kind::Paths,
+        true,
+        "Further folders and files a confined ComfyUI may change.",
+    ),
+    key(
+        "sandbox_allow_ports",
+        Kind::Ports,
+        true,
+        "TCP ports a confined ComfyUI may connect to, here and elsewhere.",
+    ),
+    key(
+        "sandbox_custom_nodes_write",
+        Kind::Boolean,
+        true,
+        "Custom nodes in a user's own ComfyUI may change their own folders, which all share.",
+    ),
+    key(
+        "sandbox_max_file_gib",
+        Kind::Integer {
+            min: 0,
+            max: 1_000_000,
+        },
+        true,
+        "Largest file a confined ComfyUI may write, in GiB; 0: any.",
     ),
 ];

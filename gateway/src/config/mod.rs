@@ -53,8 +53,47 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// Jobs on the GPU at once.
     pub gpu_slots: u32,
+    /// Nodes that roles may not use.
+    pub nodes: Nodes,
+    /// Routes that custom nodes add, for users who are not admins.
+    pub custom_node_routes: CustomNodeRoutes,
+    /// Beginnings of paths of such routes that are open in any case.
+    pub allowed_routes: Vec<String>,
     /// Confinement of engines by the operating system.
     pub sandbox: Sandbox,
+    /// Further paths a confined engine may read.
+    pub sandbox_allow_read: Vec<String>,
+    /// Further paths a confined engine may change.
+    pub sandbox_allow_write: Vec<String>,
+    /// TCP ports a confined engine may connect to.
+    pub sandbox_allow_ports: Vec<String>,
+    /// Custom nodes may change their own folders in engines of users too.
+    pub sandbox_custom_nodes_write: bool,
+    /// Largest file a confined engine may write, GiB; 0 is any.
+    pub sandbox_max_file_gib: u32,
+}
+
+/// Nodes that roles may not use: names of node classes, `*` at the end for any rest,
+/// `@file-access` for the shipped list, `!` before a name that is allowed all the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nodes {
+    /// Refused to users.
+    pub deny: Vec<String>,
+    /// Refused to admins.
+    pub deny_admins: Vec<String>,
+}
+
+/// Routes that are not ComfyUI's own, for users who are not admins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CustomNodeRoutes {
+    /// Open where the engine is confined by the operating system.
+    Auto,
+    /// Open.
+    Allow,
+    /// Refused.
+    Deny,
 }
 
 /// The ComfyUI to run.
@@ -75,6 +114,10 @@ pub struct ComfyUi {
     pub idle_stop_minutes: u32,
     /// Start again after a crash.
     pub restart: bool,
+    /// Users' own engines alive at once.
+    pub max_engines: u32,
+    /// How long a program's request waits for an engine that starts, seconds.
+    pub start_wait_seconds: u32,
 }
 
 /// Where others reach it.
@@ -153,6 +196,8 @@ impl Default for Config {
                 autostart: true,
                 idle_stop_minutes: 30,
                 restart: true,
+                max_engines: 8,
+                start_wait_seconds: 60,
             },
             sharing: Sharing {
                 enabled: false,
@@ -167,7 +212,18 @@ impl Default for Config {
             trusted_proxies: Vec::new(),
             allowed_hosts: Vec::new(),
             gpu_slots: 1,
+            nodes: Nodes {
+                deny: vec!["@file-access".to_owned()],
+                deny_admins: Vec::new(),
+            },
+            custom_node_routes: CustomNodeRoutes::Auto,
+            allowed_routes: Vec::new(),
             sandbox: Sandbox::Auto,
+            sandbox_allow_read: Vec::new(),
+            sandbox_allow_write: Vec::new(),
+            sandbox_allow_ports: vec!["53".into(), "80".into(), "443".into()],
+            sandbox_custom_nodes_write: false,
+            sandbox_max_file_gib: 0,
         }
     }
 }

@@ -225,12 +225,20 @@ fn check(key: &Key, value: &Value) -> Result<(), String> {
         Kind::Texts => items(value)?
             .iter()
             .try_for_each(|item| text(item).map(|_| ())),
+        Kind::Paths => items(value)?
+            .iter()
+            .try_for_each(|item| absolute_path(text(item)?)),
+        Kind::Ports => items(value)?.iter().try_for_each(|item| port(text(item)?)),
         Kind::Networks => items(value)?
             .iter()
             .try_for_each(|item| network(text(item)?).map(|_| ())),
         Kind::HostNames => items(value)?
             .iter()
             .try_for_each(|item| host_name(text(item)?)),
+        Kind::NodeNames => items(value)?
+            .iter()
+            .try_for_each(|item| node_name(text(item)?)),
+        Kind::Routes => items(value)?.iter().try_for_each(|item| route(text(item)?)),
     }
 }
 
@@ -253,6 +261,21 @@ fn word(words: &[&str], value: &Value) -> Result<(), String> {
     match value.as_str() {
         Some(text) if words.contains(&text) => Ok(()),
         _ => Err(format!("must be one of {}", words.join(", "))),
+    }
+}
+
+fn absolute_path(text: &str) -> Result<(), String> {
+    if std::path::Path::new(text).is_absolute() {
+        Ok(())
+    } else {
+        Err(format!("\"{text}\" is not an absolute path"))
+    }
+}
+
+fn port(text: &str) -> Result<(), String> {
+    match text.parse::<u16>() {
+        Ok(1..) => Ok(()),
+        _ => Err(format!("\"{text}\" is not a port such as \"443\"")),
     }
 }
 
@@ -285,6 +308,26 @@ fn host_name(text: &str) -> Result<(), String> {
     }
 }
 
+fn node_name(text: &str) -> Result<(), String> {
+    match text.strip_prefix('!').unwrap_or(text) {
+        "" => Err("must not hold an empty name".to_owned()),
+        name if name.starts_with('@') && text != "@file-access" => Err(format!(
+            "\"{text}\" is not known; the only set is @file-access"
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn route(text: &str) -> Result<(), String> {
+    if text.len() > 1 && text.starts_with('/') && !text.contains(['?', '#', '%', '*']) {
+        Ok(())
+    } else {
+        Err(format!(
+            "\"{text}\" is not the beginning of a path such as /easyuse/"
+        ))
+    }
+}
+
 /// `host` and `port` of an attached ComfyUI.
 pub(super) fn attach_address(url: &str) -> Result<(String, u16), String> {
     let message = || format!("\"{url}\" is not an address such as http://127.0.0.1:8188");
@@ -307,7 +350,14 @@ pub(super) fn attach_address(url: &str) -> Result<(String, u16), String> {
 fn value_of(key: &Key, text: &str) -> Value {
     let is_list = matches!(
         key.kind,
-        Kind::Choices(_) | Kind::Texts | Kind::Networks | Kind::HostNames
+        Kind::Choices(_)
+            | Kind::Texts
+            | Kind::Paths
+            | Kind::Ports
+            | Kind::Networks
+            | Kind::HostNames
+            | Kind::NodeNames
+            | Kind::Routes
     );
     let is_text = matches!(
         key.kind,
@@ -391,6 +441,8 @@ mod tests {
             "comfyui.dir=/data/a=b",
             "log_levels=INFO,ERROR",
             "sharing.name=studio",
+            "sandbox_allow_ports=443,11434",
+            "sandbox_allow_read=/srv/a,/srv/b",
         ] {
             settings.set(assignment).unwrap();
         }
@@ -399,6 +451,8 @@ mod tests {
         assert_eq!(config.sharing.name, "studio");
         assert_eq!(config.comfyui.args, ["--cpu", "--lowvram"]);
         assert_eq!(config.comfyui.dir, "/data/a=b");
+        assert_eq!(config.sandbox_allow_ports, ["443", "11434"]);
+        assert_eq!(config.sandbox_allow_read, ["/srv/a", "/srv/b"]);
         assert!(config.force_https);
         for wrong in [
             "port=1",
@@ -407,6 +461,10 @@ mod tests {
             "force_https=1",
             "sharing.name=a.b",
             "gpu_slots=-1",
+            "sandbox_allow_read=models",
+            "sandbox_allow_ports=https",
+            "sandbox_allow_ports=0",
+            "sandbox_allow_ports=[443]",
         ] {
             assert!(Settings::default().set(wrong).is_err(), "{wrong}");
         }

@@ -1,12 +1,15 @@
 //! From settings to what the supervisor starts: which ComfyUI, which Python, which arguments.
 
+use super::places::Places;
+use crate::accounts::UserId;
 use crate::comfyui::{
     self, ArgumentError, EngineDirectories, FlagSet, Installation, InstallationError, ProbeError,
-    PythonError, SearchPlaces,
+    PythonError, PythonPlaces, SearchPlaces,
 };
 use crate::config::Config;
-use crate::files::{self, DataDirectory};
+use crate::files::DataDirectory;
 use crate::http::chain;
+use crate::sandbox::{Confinement, Profile, Purpose};
 use crate::supervisor::{LaunchError, LaunchPlan, Launcher};
 use parking_lot::Mutex;
 use std::env::consts::EXE_SUFFIX;
@@ -16,6 +19,9 @@ use std::path::{Path, PathBuf};
 
 /// Value of `comfyui.dir` that means the demo engine.
 pub const DEMO: &str = "demo";
+
+/// Directory for home, temporary files and caches of an engine, beside its other directories.
+const PRIVATE: &str = "private";
 
 /// Environment variable with the folder of ComfyUI's own front end for the demo engine.
 const DEMO_FRONT_END: &str = "DEMO_ENGINE_FRONT_END";
@@ -45,34 +51,68 @@ pub enum EngineError {
     Directories(#[from] std::io::Error),
 }
 
+/// Whose engine is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tenant {
+    /// The user with directories of his own; `None` uses ComfyUI's own: the owner, or everybody.
+    pub(super) user: Option<UserId>,
+    /// Whether ComfyUI-Manager may run in it.
+    pub(super) has_manager: bool,
+}
+
 /// All that is needed to start, but for the port.
 #[derive(Clone, Debug)]
 pub(super) struct Prepared {
-    installation: Installation,
-    flags: FlagSet,
+    source: Source,
     directories: EngineDirectories,
+    places: Places,
     arguments: Vec<String>,
     removed_environment: Vec<OsString>,
+    confinement: Confinement,
 }
 
 impl Prepared {
     pub(super) fn is_demo(&self) -> bool {
-        self.installation.program.is_some()
+        self.source.is_demo()
+    }
+
+    pub(super) fn places(&self) -> &Places {
+        &self.places
     }
 
     fn plan(&self, address: SocketAddr) -> Result<LaunchPlan, LaunchError> {
+        let Source {
+            installation,
+            flags,
+            ..
+        } = &self.source;
         let arguments = comfyui::command_line(
-            &self.installation,
+            installation,
             &self.directories,
-            &self.flags,
+            flags,
             &self.arguments,
             address,
         )
         .map_err(|error| LaunchError::new(error.to_string()))?;
-        let mut plan = comfyui::launch_plan(&self.installation, arguments, address)?;
+        let mut plan = comfyui::launch_plan(installation, arguments, address)?;
         plan.removed_environment
             .extend(self.removed_environment.iter().cloned());
+        self.confinement.confine(&mut plan)?;
         Ok(plan)
+    }
+}
+
+/// A ComfyUI that was found, and the arguments it knows.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    installation: Installation,
+    flags: FlagSet,
+    python: Option<PythonPlaces>,
+}
+
+impl Source {
+    fn is_demo(&self) -> bool {
+        self.installation.program.is_some()
     }
 }
 
@@ -96,17 +136,91 @@ impl Launcher for PreparedLauncher {
     }
 }
 
-/// Finds ComfyUI and its Python and asks it for its flags.
-pub(super) async fn prepare(
-    config: &Config,
-    data: &DataDirectory,
-) -> Result<Prepared, EngineError> {
-    comfyui::check_user_arguments(&config.comfyui.args)?;
+/// What was found for which settings: looking for ComfyUI and asking it for its arguments takes
+/// seconds, and all engines start the same one.
+#[derive(Debug, Default)]
+pub(super) struct Sources(tokio::sync::Mutex<Option<(String, String, Source)>>);
+
+impl Sources {
+    /// Forgets what was found: ComfyUI may have been updated.
+    pub(super) async fn forget(&self) {
+        *self.0.lock().await = None;
+    }
+
+    async fn get(&self, config: &Config) -> Result<Source, EngineError> {
+        let mut known = self.0.lock().await;
+        let comfyui = &config.comfyui;
+        if let Some((directory, python, source)) = &*known
+            && (directory, python) == (&comfyui.dir, &comfyui.python)
+        {
+            return Ok(source.clone());
+        }
+        let source = look(config).await?;
+        *known = Some((comfyui.dir.clone(), comfyui.python.clone(), source.clone()));
+        Ok(source)
+    }
+
+    /// Makes all ready for one engine.
+    pub(super) async fn prepare(
+        &self,
+        config: &Config,
+        data: &DataDirectory,
+        tenant: &Tenant,
+    ) -> Result<Prepared, EngineError> {
+        comfyui::check_user_arguments(&config.comfyui.args)?;
+        let source = self.get(config).await?;
+        let mut arguments = config.comfyui.args.clone();
+        let places = match &tenant.user {
+            Some(user) => Places::of_user(data, user),
+            None if source.is_demo() => Places::of_demo(data),
+            None => Places::of_comfyui(&source.installation, &arguments),
+        };
+        let mut directories = EngineDirectories::default();
+        if tenant.user.is_some() || source.is_demo() {
+            places.create()?;
+            directories = places.directories();
+        }
+        if source.is_demo()
+            && let Some(folder) =
+                std::env::var_os(DEMO_FRONT_END).and_then(|folder| folder.into_string().ok())
+        {
+            arguments.extend(["--front-end-root".to_owned(), folder]);
+        }
+        if !tenant.has_manager {
+            comfyui::leave_out_manager(&source.installation, &source.flags, &mut arguments);
+        }
+        let (profile, private) = match &tenant.user {
+            Some(user) => (Profile::User, data.user(user)),
+            None => (Profile::Owner, data.root().to_owned()),
+        };
+        let purpose = Purpose {
+            profile,
+            private: private.join(PRIVATE),
+            gateway_ports: vec![config.sharing.port],
+        };
+        let confinement = Confinement::new(
+            config,
+            &source.installation,
+            source.python.as_ref(),
+            data,
+            purpose,
+        );
+        Ok(Prepared {
+            source,
+            directories,
+            places,
+            arguments,
+            // The signing key must not be readable by custom nodes (defect S36).
+            removed_environment: vec![OsString::from(&config.secret_key_env)],
+            confinement,
+        })
+    }
+}
+
+/// Finds ComfyUI and its Python and asks it for its arguments.
+async fn look(config: &Config) -> Result<Source, EngineError> {
     let mut installation = find(config).await?;
-    let mut directories = EngineDirectories::default();
-    if installation.program.is_some() {
-        directories = demo_directories(data)?;
-    } else {
+    if installation.program.is_none() {
         let configured = Some(config.comfyui.python.as_str())
             .filter(|python| !python.is_empty())
             .map(Path::new);
@@ -114,21 +228,15 @@ pub(super) async fn prepare(
         tracing::info!(directory = %installation.directory.display(), python = %python.display(), "found ComfyUI");
         installation.python = Some(python);
     }
-    let mut arguments = config.comfyui.args.clone();
-    if installation.program.is_some()
-        && let Some(folder) =
-            std::env::var_os(DEMO_FRONT_END).and_then(|folder| folder.into_string().ok())
-    {
-        arguments.extend(["--front-end-root".to_owned(), folder]);
-    }
     let flags = FlagSet::probe(&installation).await?;
-    Ok(Prepared {
+    let python = match &installation.python {
+        Some(python) => Some(PythonPlaces::of(python).await),
+        None => None,
+    };
+    Ok(Source {
         installation,
         flags,
-        directories,
-        arguments,
-        // The signing key must not be readable by custom nodes (defect S36).
-        removed_environment: vec![OsString::from(&config.secret_key_env)],
+        python,
     })
 }
 
@@ -162,19 +270,4 @@ fn demo() -> Result<Installation, EngineError> {
     } else {
         Err(EngineError::NoDemo(program))
     }
-}
-
-fn demo_directories(data: &DataDirectory) -> Result<EngineDirectories, EngineError> {
-    let root = data.root().join(DEMO);
-    let make = |name: &str| {
-        let directory = root.join(name);
-        files::create_private_directory(&directory).map(|()| directory)
-    };
-    Ok(EngineDirectories {
-        input: Some(make("input")?),
-        output: Some(make("output")?),
-        temp: Some(make("temp")?),
-        user: Some(make("user")?),
-        database_url: None,
-    })
 }

@@ -30,6 +30,16 @@ pub struct RequestContext {
 }
 
 impl RequestContext {
+    /// Of a request that never was on the network.
+    pub(crate) fn in_process(caller: Caller) -> Self {
+        Self {
+            caller,
+            host: Authority::from_static("localhost"),
+            is_https: false,
+            worker: Arc::default(),
+        }
+    }
+
     pub(crate) fn pool(&self) -> &Arc<Pool> {
         &self.worker.pool
     }

@@ -5,6 +5,8 @@ use crate::access::{ListError, Lockout};
 use crate::accounts::{AccountsError, HashError, PasswordFault, UserNameFault};
 use crate::auth::SessionsError;
 use crate::config::ConfigFileError;
+use crate::engine::FilesError;
+use crate::gallery::{GalleryError, PathFault};
 use crate::store::StoreError;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -65,6 +67,15 @@ impl ApiError {
             StatusCode::UNAUTHORIZED,
             "sign_in_required",
             "Please sign in.",
+        )
+    }
+
+    /// The machine's owner asked for what only an account has.
+    pub fn no_account() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "no_account",
+            "This is for accounts; the machine's owner has none.",
         )
     }
 
@@ -249,6 +260,17 @@ impl From<ListError> for ApiError {
     }
 }
 
+impl From<FilesError> for ApiError {
+    fn from(error: FilesError) -> Self {
+        tracing::error!(error = %chain(&error), "files of a deleted account were not dealt with");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "files_left",
+            "The account is gone, but its files could not be dealt with; they are still on disk.",
+        )
+    }
+}
+
 impl From<ConfigFileError> for ApiError {
     fn from(error: ConfigFileError) -> Self {
         match &error {
@@ -266,6 +288,36 @@ impl From<ConfigFileError> for ApiError {
                 .with("errors", faults)
             }
             ConfigFileError::Io { .. } => Self::internal(&error),
+        }
+    }
+}
+
+impl From<PathFault> for ApiError {
+    fn from(fault: PathFault) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_path", fault.to_string())
+    }
+}
+
+impl From<GalleryError> for ApiError {
+    fn from(error: GalleryError) -> Self {
+        match error {
+            GalleryError::NotFound => Self::new(
+                StatusCode::NOT_FOUND,
+                "not_found",
+                "There is no such file among yours.",
+            ),
+            GalleryError::NoThumbnail => Self::new(
+                StatusCode::NOT_FOUND,
+                "no_thumbnail",
+                "There is no small picture of this file.",
+            ),
+            GalleryError::Busy => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "busy",
+                "Too many requests at once. Please try again.",
+            )
+            .retry_after(1),
+            GalleryError::Io(_) | GalleryError::BrokeOff(_) => Self::internal(&error),
         }
     }
 }

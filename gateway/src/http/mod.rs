@@ -11,6 +11,7 @@ mod connections;
 mod context;
 mod door;
 mod error;
+pub(crate) mod file;
 pub(crate) mod pages;
 mod router;
 mod server;

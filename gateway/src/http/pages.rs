@@ -46,7 +46,10 @@ pub(crate) enum Page {
     Login,
     Register,
     GenerateToken,
+    Join,
+    Trust,
     Account,
+    Gallery,
 }
 
 impl Page {
@@ -55,14 +58,20 @@ impl Page {
             Self::Login => "login",
             Self::Register => "register",
             Self::GenerateToken => "generate_token",
+            Self::Join => "join",
+            Self::Trust => "trust",
             Self::Account => "account",
+            Self::Gallery => "gallery",
         }
     }
 
     fn file(self) -> &'static str {
         match self {
-            Self::Login | Self::Register | Self::GenerateToken => "sign-in.html",
+            Self::Login | Self::Register | Self::GenerateToken | Self::Join | Self::Trust => {
+                "sign-in.html"
+            }
             Self::Account => "account.html",
+            Self::Gallery => "gallery.html",
         }
     }
 }
@@ -71,7 +80,14 @@ impl Page {
 pub(crate) fn may_be_visited_from_elsewhere(path: &str) -> bool {
     matches!(
         path,
-        "/" | "/login" | "/register" | "/generate_token" | "/sentinel/" | "/sentinel/account"
+        "/" | "/login"
+            | "/register"
+            | "/generate_token"
+            | "/sentinel/"
+            | "/sentinel/account"
+            | "/sentinel/gallery"
+            | "/join"
+            | "/trust"
     )
 }
 
@@ -87,6 +103,19 @@ pub(crate) fn show(
         page.file(),
         &state(app, page.name(), context, signed_in),
     )
+}
+
+/// Shows a page with one further member of its state.
+pub(crate) fn show_with(
+    app: &App,
+    page: Page,
+    context: &RequestContext,
+    signed_in: Option<&SignedIn>,
+    (name, value): (&str, Value),
+) -> Response {
+    let mut state = state(app, page.name(), context, signed_in);
+    state[name] = value;
+    render(StatusCode::OK, page.file(), &state)
 }
 
 /// Explains a refusal to a person.
@@ -107,7 +136,7 @@ pub(crate) fn engine_not_ready(
     signed_in: &SignedIn,
     wants_html: bool,
 ) -> Response {
-    let status = app.engine.status();
+    let status = app.engines.status_of(&signed_in.account.id);
     let retry = status
         .retry_in
         .map_or(RETRY_SECONDS, |wait| wait.as_secs().clamp(1, 60));
@@ -176,6 +205,8 @@ fn state(app: &App, page: &str, context: &RequestContext, signed_in: Option<&Sig
         })),
         "next": null,
         "message": null,
+        "invite": null,
+        "certificate": null,
         "management": Files::get("index.html").is_some(),
         "version": env!("CARGO_PKG_VERSION"),
     })
@@ -301,6 +332,15 @@ pub(crate) async fn account(
     signed_in: SignedIn,
 ) -> Response {
     show(&app, Page::Account, &context, Some(&signed_in))
+}
+
+/// `GET /sentinel/gallery`.
+pub(crate) async fn gallery(
+    axum::extract::State(app): axum::extract::State<std::sync::Arc<App>>,
+    context: RequestContext,
+    signed_in: SignedIn,
+) -> Response {
+    show(&app, Page::Gallery, &context, Some(&signed_in))
 }
 
 /// `GET /sentinel/`.

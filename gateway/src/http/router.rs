@@ -14,11 +14,13 @@ use http::header::CACHE_CONTROL;
 use std::sync::Arc;
 
 /// What is answered without a session, and nothing else; a test walks the router against it.
-pub const PUBLIC_PATHS: [&str; 6] = [
+pub const PUBLIC_PATHS: [&str; 8] = [
     "/login",
     "/register",
     "/generate_token",
     "/logout",
+    "/join",
+    "/enter",
     "/sentinel/health",
     "/sentinel/assets/{*path}",
 ];
@@ -38,6 +40,8 @@ fn public() -> Router<Arc<App>> {
             get(auth::token_page).post(auth::generate_token),
         )
         .route("/logout", get(auth::logout))
+        .route("/join", get(auth::join_page).post(auth::join))
+        .route("/enter", get(auth::enter))
         .route("/sentinel/health", get(api::health))
         .layer(map_response(never_stored))
         .route("/sentinel/assets/{*path}", get(pages::asset))
@@ -50,6 +54,7 @@ fn protected(app: &Arc<App>) -> Router<Arc<App>> {
         .nest("/sentinel/api", api)
         .route("/sentinel/", get(pages::management))
         .route("/sentinel/account", get(pages::account))
+        .route("/sentinel/gallery", get(pages::gallery))
         .layer(map_response(never_stored))
         .route("/sentinel/{*rest}", axum::routing::any(api::not_found))
         .layer(map_response(ours));

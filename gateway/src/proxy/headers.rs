@@ -115,7 +115,7 @@ fn remove_our_cookie(headers: &mut HeaderMap) {
 
 /// Makes ComfyUI's headers fit for the client: nothing of the connection, no cookie of our name,
 /// and no shared caching of what is personal.
-pub(super) fn clean_response(headers: &mut HeaderMap, path: &str) {
+pub(super) fn clean_response(headers: &mut HeaderMap, path: &str, is_separate: bool) {
     remove_hop_by_hop(headers);
     if headers.contains_key(SET_COOKIE) {
         let kept: Vec<HeaderValue> = headers
@@ -130,7 +130,7 @@ pub(super) fn clean_response(headers: &mut HeaderMap, path: &str) {
         }
     }
     if !is_shared(path) {
-        make_private(headers);
+        make_private(headers, is_separate);
     }
 }
 
@@ -159,13 +159,20 @@ fn is_shared(path: &str) -> bool {
 }
 
 /// Two people at one browser, or behind one caching proxy, must not see each other's pictures
-/// under the same URL: stored by that browser alone, and asked for again each time.
-fn make_private(headers: &mut HeaderMap) {
-    let is_stricter = headers
-        .get(CACHE_CONTROL)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.contains("no-store") || value.contains("private"));
-    if !is_stricter {
+/// under the same URL: stored by that browser alone, and asked for again each time. Where users are
+/// separate the same URL is another file for each of them, so it is not stored at all.
+fn make_private(headers: &mut HeaderMap, is_separate: bool) {
+    let says = |words: &[&str]| {
+        headers
+            .get(CACHE_CONTROL)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|value| words.iter().any(|word| value.contains(word)))
+    };
+    if is_separate {
+        if !says(&["no-store"]) {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+        }
+    } else if !says(&["no-store", "private"]) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     }
 }
@@ -258,7 +265,7 @@ mod tests {
             if let Some(before) = before {
                 headers.insert(CACHE_CONTROL, HeaderValue::from_static(before));
             }
-            clean_response(&mut headers, path);
+            clean_response(&mut headers, path, false);
             assert_eq!(
                 headers
                     .get(CACHE_CONTROL)
@@ -267,11 +274,14 @@ mod tests {
                 "{path}"
             );
         }
+        let mut headers = map(&[("cache-control", "private, max-age=9")]);
+        clean_response(&mut headers, "/view", true);
+        assert_eq!(headers[CACHE_CONTROL], "private, no-store");
         let mut headers = map(&[
             ("set-cookie", "jwt_token=evil; Path=/"),
             ("set-cookie", "other=1"),
         ]);
-        clean_response(&mut headers, "/");
+        clean_response(&mut headers, "/", false);
         assert_eq!(
             headers.get_all(SET_COOKIE).iter().collect::<Vec<_>>(),
             ["other=1"]

@@ -1,5 +1,6 @@
 //! Idle time-outs: a transfer may take hours, but not stand still.
 
+use crate::engine::InUse;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::error::Error;
@@ -45,6 +46,7 @@ impl StallTimer {
 pub(super) struct IdleBody<Inner> {
     inner: Inner,
     timer: StallTimer,
+    _in_use: Option<InUse>,
 }
 
 impl<Inner> IdleBody<Inner> {
@@ -52,6 +54,15 @@ impl<Inner> IdleBody<Inner> {
         Self {
             inner,
             timer: StallTimer::new(limit),
+            _in_use: None,
+        }
+    }
+
+    /// Counts as use of an engine until it has been sent.
+    pub(super) fn using(self, in_use: InUse) -> Self {
+        Self {
+            _in_use: Some(in_use),
+            ..self
         }
     }
 }

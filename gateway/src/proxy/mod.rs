@@ -6,14 +6,18 @@ mod idle;
 mod overlay;
 mod path;
 mod pool;
+mod prompts;
+mod rules;
 mod tunnel;
+mod uploads;
 
 pub(crate) use idle::StallGuard;
 pub use path::{PathFault, is_manager_path, normalise};
 pub(crate) use pool::{CONNECTION_BUFFER, Pool};
 
 use crate::app::App;
-use crate::auth::SignedIn;
+use crate::auth::{SessionKind, SignedIn};
+use crate::engine::{Engine, EngineId, Visit};
 use crate::http::{ApiError, RequestContext, chain, pages};
 use crate::store::AuditEvent;
 use axum::body::Body;
@@ -23,6 +27,7 @@ use http::header::{CONNECTION, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use idle::IdleBody;
+use rules::{Meaning, meaning};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,37 +82,134 @@ pub async fn forward(
     request: Request,
 ) -> Response {
     let wants_html = crate::auth::accepts_html(request.headers());
-    if app.config.current().manager_admin_only
-        && !signed_in.has_admin_rights()
-        && is_manager_path(request.uri().path())
-    {
-        let account = &signed_in.account.username;
-        app.audit(
-            AuditEvent::Refused,
-            Some(account),
-            Some(context.caller.address),
-            Some(request.uri().path()),
-        );
-        return refusal(&app, &context, wants_html, ApiError::admin_required());
+    let means = meaning(request.method(), request.uri().path());
+    if let Err(error) = allowed(&app, &context, &signed_in, means, &request) {
+        return refusal(&app, &context, wants_html, error);
     }
+    let user = &signed_in.account.id;
+    let mut engine = app.engines.of(user);
+    let mut address = engine.as_ref().and_then(|engine| engine.address());
+    if address.is_none() {
+        let visit = visit_of(&signed_in, &request, wants_html);
+        app.engines.visit(user, visit);
+        if visit != Visit::Background && !wants_html {
+            let seconds = app.config.current().comfyui.start_wait_seconds;
+            let limit = Duration::from_secs(u64::from(seconds));
+            app.engines.wait_until_ready(user, limit).await;
+            engine = app.engines.of(user);
+            address = engine.as_ref().and_then(|engine| engine.address());
+        }
+    }
+    let (Some(engine), Some(address)) = (engine, address) else {
+        return pages::engine_not_ready(&app, &context, &signed_in, wants_html);
+    };
+    let way = Way {
+        app: &app,
+        context: &context,
+        signed_in: &signed_in,
+        engine: &engine,
+    };
+    let answered = match means {
+        Meaning::Prompt => prompts::pass(&way, request).await,
+        Meaning::AssetUpload if !signed_in.has_admin_rights() => {
+            let (request, verdict) = uploads::checked(request, context.tasks());
+            let answered = exchange(&way, address, request).await;
+            match verdict.refusal() {
+                Some(refusal) => Ok(refusal.into_response()),
+                None => answered.map_err(Into::into),
+            }
+        }
+        _ => exchange(&way, address, request).await.map_err(Into::into),
+    };
+    match answered {
+        Ok(response) => response,
+        Err(Failure::Proxy(_)) if engine.address() != Some(address) => {
+            pages::engine_not_ready(&app, &context, &signed_in, wants_html)
+        }
+        Err(Failure::Proxy(error)) => refusal(&app, &context, wants_html, error.into()),
+        Err(Failure::Refused(response)) => *response,
+    }
+}
+
+/// One request on its way.
+struct Way<'request> {
+    app: &'request Arc<App>,
+    context: &'request RequestContext,
+    signed_in: &'request SignedIn,
+    engine: &'request Arc<Engine>,
+}
+
+/// Why a request has no answer of its engine.
+enum Failure {
+    Proxy(ProxyError),
+    Refused(Box<Response>),
+}
+
+impl From<ProxyError> for Failure {
+    fn from(error: ProxyError) -> Self {
+        Self::Proxy(error)
+    }
+}
+
+/// Who comes: a page that asks by itself does not start an engine that was stopped on purpose.
+fn visit_of(signed_in: &SignedIn, request: &Request, wants_html: bool) -> Visit {
+    if signed_in.session.kind == SessionKind::Token {
+        Visit::Program
+    } else if wants_html || !matches!(*request.method(), Method::GET | Method::HEAD) {
+        Visit::Person
+    } else {
+        Visit::Background
+    }
+}
+
+/// Applies the rights of roles to what a path means.
+fn allowed(
+    app: &App,
+    context: &RequestContext,
+    signed_in: &SignedIn,
+    means: Meaning,
+    request: &Request,
+) -> Result<(), ApiError> {
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
-        let error = ApiError::new(
+        return Err(ApiError::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "method_not_allowed",
             "This method is not served.",
-        );
-        return refusal(&app, &context, wants_html, error);
+        ));
     }
-    let Some(address) = app.engine.address() else {
-        return pages::engine_not_ready(&app, &context, &signed_in, wants_html);
+    if matches!(
+        means,
+        Meaning::Known | Meaning::Prompt | Meaning::AssetUpload
+    ) || signed_in.has_admin_rights()
+    {
+        return Ok(());
+    }
+    let config = app.config.current();
+    let path = request.uri().path();
+    let is_refused = match means {
+        Meaning::Manager => config.manager_admin_only,
+        Meaning::Install => true,
+        Meaning::Unknown => !app.custom_routes_are_open(&config, &signed_in.account.id, path),
+        Meaning::Known | Meaning::Prompt | Meaning::AssetUpload => false,
     };
-    match exchange(&app, &context, &signed_in, address, request).await {
-        Ok(response) => response,
-        Err(_) if app.engine.address() != Some(address) => {
-            pages::engine_not_ready(&app, &context, &signed_in, wants_html)
-        }
-        Err(error) => refusal(&app, &context, wants_html, error.into()),
+    if !is_refused {
+        return Ok(());
     }
+    app.audit(
+        AuditEvent::Refused,
+        Some(&signed_in.account.username),
+        Some(context.caller.address),
+        Some(path),
+    );
+    Err(if means == Meaning::Unknown {
+        ApiError::new(
+            StatusCode::FORBIDDEN,
+            "route_not_allowed",
+            "This address belongs to a custom node and is open to admins only. An admin can allow it in the settings (allowed_routes).",
+        )
+    } else {
+        ApiError::admin_required()
+    })
 }
 
 fn refusal(app: &App, context: &RequestContext, wants_html: bool, error: ApiError) -> Response {
@@ -119,12 +221,16 @@ fn refusal(app: &App, context: &RequestContext, wants_html: bool, error: ApiErro
 }
 
 async fn exchange(
-    app: &Arc<App>,
-    context: &RequestContext,
-    signed_in: &SignedIn,
+    way: &Way<'_>,
     address: SocketAddr,
     mut request: Request,
 ) -> Result<Response, ProxyError> {
+    let Way {
+        app,
+        context,
+        signed_in,
+        engine: target,
+    } = *way;
     let method = request.method().clone();
     let path_and_query = request
         .uri()
@@ -133,6 +239,8 @@ async fn exchange(
         .unwrap_or(PathAndQuery::from_static("/"));
     let engine = engine_host(address);
     let upgrade = headers::clean_request(request.headers_mut(), &engine);
+    let in_use = target.activity().begin(upgrade.is_some());
+    let is_separate = *target.id() != EngineId::Shared;
     let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     if let Some(protocol) = upgrade {
         add_upgrade(request.headers_mut(), protocol);
@@ -162,7 +270,7 @@ async fn exchange(
         };
         let engine_side = hyper::upgrade::on(&mut response);
         let protocol = response.headers().get(UPGRADE).cloned();
-        headers::clean_response(response.headers_mut(), path_and_query.path());
+        headers::clean_response(response.headers_mut(), path_and_query.path(), is_separate);
         if let Some(protocol) = protocol {
             add_upgrade(response.headers_mut(), protocol);
         }
@@ -172,15 +280,16 @@ async fn exchange(
             Arc::clone(&signed_in.session),
             client_side,
             engine_side,
+            in_use,
         );
         context.tasks().spawn(tunnel);
         return Ok(response.map(|_| Body::empty()));
     }
-    headers::clean_response(response.headers_mut(), path_and_query.path());
+    headers::clean_response(response.headers_mut(), path_and_query.path(), is_separate);
     if is_page {
         return Ok(overlay::add_script(response, &method).await);
     }
-    Ok(response.map(|body| Body::new(IdleBody::new(body, IDLE_TIMEOUT))))
+    Ok(response.map(|body| Body::new(IdleBody::new(body, IDLE_TIMEOUT).using(in_use))))
 }
 
 fn add_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {

@@ -4,6 +4,7 @@
 use crate::access::ClientIp;
 use crate::app::App;
 use crate::auth::Session;
+use crate::engine::InUse;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub(super) async fn run(
     session: Arc<Session>,
     client: OnUpgrade,
     engine: OnUpgrade,
+    _in_use: InUse,
 ) {
     let Ok((Ok(client), Ok(engine))) =
         timeout(UPGRADE_TIMEOUT, async { tokio::join!(client, engine) }).await

@@ -35,6 +35,14 @@ pub enum AuditEvent {
     ConfigChanged,
     /// ComfyUI was started, stopped or restarted by an admin.
     EngineCommand,
+    /// An invite was made.
+    InviteMade,
+    /// An invite was used.
+    InviteUsed,
+    /// An invite was withdrawn.
+    InviteWithdrawn,
+    /// Sharing on the LAN was changed.
+    SharingChanged,
     /// A non-admin was refused an admin's route.
     Refused,
 }
@@ -56,6 +64,10 @@ impl AuditEvent {
             Self::AccessChanged => "access_changed",
             Self::ConfigChanged => "config_changed",
             Self::EngineCommand => "engine_command",
+            Self::InviteMade => "invite_made",
+            Self::InviteUsed => "invite_used",
+            Self::InviteWithdrawn => "invite_withdrawn",
+            Self::SharingChanged => "sharing_changed",
             Self::Refused => "refused",
         }
     }

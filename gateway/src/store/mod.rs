@@ -2,9 +2,14 @@
 //! connection; everybody else sends it a piece of work and awaits the answer.
 
 mod audit;
+mod devices;
+mod facts;
+mod invites;
 mod sessions;
 
 pub use audit::{AuditEntry, AuditEvent, AuditView};
+pub use devices::Device;
+pub use invites::Invite;
 pub use sessions::SessionRow;
 
 use rusqlite::Connection;
@@ -22,7 +27,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const CACHE_KIB: i64 = 512;
 
 /// Each entry brings the schema one version further; `user_version` counts them.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE sessions (
         id TEXT PRIMARY KEY,
         user_id TEXT NOT NULL,
@@ -43,7 +49,31 @@ const MIGRATIONS: &[&str] = &["
         address TEXT,
         detail TEXT
     ) STRICT;
-"];
+",
+    "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;",
+    "
+    CREATE TABLE devices (
+        user_id TEXT NOT NULL,
+        address TEXT NOT NULL,
+        user_agent TEXT NOT NULL,
+        last_seen_at INTEGER NOT NULL,
+        PRIMARY KEY (user_id, address, user_agent)
+    ) STRICT;
+    INSERT INTO devices
+        SELECT user_id, address, user_agent, max(coalesce(last_used_at, created_at))
+        FROM sessions WHERE kind = 'browser' GROUP BY user_id, address, user_agent;
+    CREATE TABLE invites (
+        id TEXT PRIMARY KEY,
+        code BLOB NOT NULL UNIQUE,
+        created_at INTEGER NOT NULL,
+        expires_at INTEGER NOT NULL,
+        admin INTEGER NOT NULL,
+        note TEXT NOT NULL,
+        made_by TEXT NOT NULL,
+        ended_at INTEGER
+    ) STRICT;
+",
+];
 
 /// Why the store did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -181,5 +211,30 @@ mod tests {
             .pragma_update(None, "user_version", 99)
             .unwrap();
         assert!(matches!(Store::open(&path), Err(StoreError::Newer(99))));
+    }
+
+    #[test]
+    fn a_database_of_the_first_version_is_brought_up_and_keeps_what_it_holds() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sentinel.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(MIGRATIONS[0]).unwrap();
+        old.execute_batch(
+            "INSERT INTO sessions VALUES ('1', 'anna', 'browser', '', 0, 5, 90, NULL, '10.0.0.1', 'Browser');
+             INSERT INTO sessions VALUES ('2', 'anna', 'token', 'n', 0, 5, 90, NULL, '10.0.0.2', 'curl');
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+        drop(old);
+        drop(Store::open(&path).unwrap());
+        let now = Connection::open(&path).unwrap();
+        let count = |sql: &str| now.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(
+            count("SELECT count(*) FROM devices WHERE address = '10.0.0.1' AND last_seen_at = 5"),
+            1
+        );
+        assert_eq!(count("SELECT count(*) FROM devices"), 1);
+        assert_eq!(count("SELECT count(*) FROM sessions"), 2);
+        assert_eq!(count("SELECT count(*) FROM invites"), 0);
     }
 }

@@ -19,6 +19,7 @@ use super::restart::{Exit, Step, in_words, next_step};
 use super::settings::SupervisorSettings;
 use super::spawn::{ProcessControl, ProcessExit, RunningProcess, SpawnError, Spawner};
 use super::status::{EngineState, EngineStatus};
+use crate::sandbox::{Refusals, SandboxState};
 
 /// How often a starting engine's output is looked at for progress.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -153,13 +154,22 @@ impl Actor {
         tracing::info!(
             generation = self.generation,
             pid = process.pid,
+            sandbox = process.sandbox.state.as_str(),
             "engine started"
         );
-        self.status.send_modify(|status| status.pid = process.pid);
+        if process.sandbox.state != SandboxState::Confined {
+            tracing::warn!("{}", process.sandbox.detail);
+        }
+        self.status.send_modify(|status| {
+            status.pid = process.pid;
+            status.sandbox = process.sandbox.clone();
+        });
         let mut output = JoinSet::new();
         let (out, errors) = take_streams(&mut process);
-        output.spawn(pump(out, LogStream::Out, self.log.clone()));
-        output.spawn(pump(errors, LogStream::Err, self.log.clone()));
+        let refusals = process.sandbox.holds_files().then(Arc::<Refusals>::default);
+        for (stream, which) in [(out, LogStream::Out), (errors, LogStream::Err)] {
+            output.spawn(pump(stream, which, self.log.clone(), refusals.clone()));
+        }
 
         let control = process.control.as_mut();
         let (left, ready_since) = self.watch(control, &plan, first_seq).await;
@@ -379,6 +389,7 @@ impl Actor {
                 pid: status.pid.filter(|_| alive),
                 version: status.version.take(),
                 restarts: self.restarts,
+                sandbox: status.sandbox.clone(),
             };
             complete(status);
         });

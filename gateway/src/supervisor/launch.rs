@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::sandbox::SandboxPlan;
+
 /// Everything needed to start one engine process once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaunchPlan {
@@ -23,6 +25,8 @@ pub struct LaunchPlan {
     pub removed_environment: Vec<OsString>,
     /// Loopback address the engine is told to listen on.
     pub address: SocketAddr,
+    /// What the engine may do; `None` leaves it unconfined.
+    pub sandbox: Option<SandboxPlan>,
 }
 
 /// Makes the [`LaunchPlan`] anew for every start, as the port changes each time.

@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde::Serialize;
 use time::OffsetDateTime;
 
+use crate::sandbox::SandboxReport;
+
 /// Where an engine stands. Serialised in lower case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -61,6 +63,8 @@ pub struct EngineStatus {
     pub version: Option<String>,
     /// Tries made by ourselves since somebody last asked for a start.
     pub restarts: u32,
+    /// How far the process started last is confined by the operating system.
+    pub sandbox: SandboxReport,
 }
 
 impl EngineStatus {
@@ -77,6 +81,7 @@ impl EngineStatus {
             pid: None,
             version: None,
             restarts: 0,
+            sandbox: SandboxReport::not_started(),
         }
     }
 

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sandbox::{SandboxPlan, SandboxReport};
 use crate::supervisor::launch::LaunchPlan;
 
 /// Ask the engine to end.
@@ -43,6 +44,7 @@ pub(crate) struct Plan {
     pub(super) stage: (PathBuf, Vec<OsString>),
     /// Process id of the guard, filled in by it for the stage.
     pub(super) guard: u32,
+    pub(super) sandbox: Option<SandboxPlan>,
 }
 
 impl Plan {
@@ -55,6 +57,7 @@ impl Plan {
             removed_environment: plan.removed_environment.clone(),
             stage,
             guard: 0,
+            sandbox: plan.sandbox.clone(),
         }
     }
 }
@@ -62,8 +65,10 @@ impl Plan {
 /// News from the guard, one JSON value a line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Event {
+    /// The stage is confined, and about to become the engine.
+    Confined(SandboxReport),
     /// The engine runs under this process id.
-    Started(u32),
+    Started { pid: u32, sandbox: SandboxReport },
     /// It could not be started; `permanent` when no further try can help.
     NotStarted { permanent: bool, reason: String },
     /// The engine itself ended with this code; the rest of its tree is being cleared.
@@ -136,6 +141,7 @@ mod tests {
             removed_environment: Vec::new(),
             stage: ("/proc/self/exe".into(), Vec::new()),
             guard: 0,
+            sandbox: None,
         };
         let text = serde_json::to_vec(&Order::Guard(plan)).unwrap();
         let Order::Guard(back) = serde_json::from_slice(&text).unwrap() else {

@@ -1,9 +1,11 @@
 //! The stage: becomes the engine by `exec`, having tied its life to the guard's.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
+
+use crate::sandbox::{self, SandboxPlan, SandboxReport};
 
 use super::protocol::{Event, Plan, event_line, is_permanent};
 
@@ -21,16 +23,35 @@ pub(super) fn become_engine(plan: Plan, mut socket: UnixStream) -> ExitCode {
         command.env_remove(name);
     }
     command.envs(plan.environment);
-    let error = command.exec();
-    let event = Event::NotStarted {
-        permanent: is_permanent(&error),
-        reason: error.to_string(),
+    let error = match confine(plan.sandbox.as_ref(), &mut socket) {
+        Ok(()) => command.exec(),
+        Err(error) => error,
     };
-    // If the guard is gone too there is nobody left to tell.
-    if let Ok(line) = event_line(&event) {
+    tell(
+        &mut socket,
+        &Event::NotStarted {
+            permanent: is_permanent(&error),
+            reason: error.to_string(),
+        },
+    );
+    ExitCode::FAILURE
+}
+
+/// Confines this process for good, and says how far that went.
+fn confine(plan: Option<&SandboxPlan>, socket: &mut UnixStream) -> io::Result<()> {
+    let report = match plan {
+        Some(plan) => sandbox::apply(plan)?,
+        None => SandboxReport::off(),
+    };
+    tell(socket, &Event::Confined(report));
+    Ok(())
+}
+
+/// If the guard is gone there is nobody left to tell.
+fn tell(socket: &mut UnixStream, event: &Event) {
+    if let Ok(line) = event_line(event) {
         let _gone = socket.write_all(&line);
     }
-    ExitCode::FAILURE
 }
 
 /// Has the system kill this process, and the engine it becomes, when the guard dies. `false` if

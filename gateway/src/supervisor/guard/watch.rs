@@ -15,6 +15,7 @@ use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 
 use super::protocol::{Event, KILL, Order, Plan, TERMINATE, event_line, is_permanent, send_order};
 use super::tree;
+use crate::sandbox::SandboxReport;
 
 /// What `ps` and `killall` show, so that `killall sentineld` leaves the guards to do their work.
 const PROCESS_NAME: &str = "engine-guard";
@@ -44,8 +45,8 @@ async fn watch(plan: Plan, socket: StdStream) -> io::Result<bool> {
     socket.set_nonblocking(true)?;
     let mut gateway = UnixStream::from_std(socket)?;
 
-    let engine = match start(plan) {
-        Ok(engine) => engine,
+    let (engine, sandbox) = match start(plan) {
+        Ok(started) => started,
         Err(event) => {
             tell(&mut gateway, &event).await;
             tree::reap(|_| ());
@@ -54,7 +55,10 @@ async fn watch(plan: Plan, socket: StdStream) -> io::Result<bool> {
     };
     tell(
         &mut gateway,
-        &Event::Started(engine.as_raw().unsigned_abs()),
+        &Event::Started {
+            pid: engine.as_raw().unsigned_abs(),
+            sandbox,
+        },
     )
     .await;
 
@@ -105,18 +109,21 @@ fn name_and_adopt() {
 fn name_and_adopt() {}
 
 /// Starts the stage and waits until it has become the engine.
-fn start(mut plan: Plan) -> Result<Pid, Event> {
+fn start(mut plan: Plan) -> Result<(Pid, SandboxReport), Event> {
     let (pid, answer) = start_stage(&mut plan).map_err(|error| Event::NotStarted {
         permanent: is_permanent(&error),
         reason: error.to_string(),
     })?;
-    let mut line = String::new();
-    let read = BufReader::new(answer).read_line(&mut line);
-    match read {
-        Ok(0) => Ok(pid),
-        Ok(_) => Err(serde_json::from_str(&line).unwrap_or_else(|_| unclear())),
-        Err(_) => Err(unclear()),
+    // The stage says how it is confined and then falls silent, or why it failed.
+    let mut report = None;
+    for line in BufReader::new(answer).lines() {
+        let line = line.map_err(|_| unclear())?;
+        match serde_json::from_str(&line).map_err(|_| unclear())? {
+            Event::Confined(told) => report = Some(told),
+            failed => return Err(failed),
+        }
     }
+    Ok((pid, report.ok_or_else(unclear)?))
 }
 
 fn unclear() -> Event {
@@ -143,6 +150,7 @@ fn start_stage(plan: &mut Plan) -> io::Result<(Pid, StdStream)> {
         removed_environment: std::mem::take(&mut plan.removed_environment),
         stage: Default::default(),
         guard: plan.guard,
+        sandbox: plan.sandbox.take(),
     };
     send_order(&mut ours, &Order::Become(plan))?;
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;

@@ -1,5 +1,6 @@
 //! Reads one output stream of an engine to its end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -7,6 +8,7 @@ use tokio::time::Instant;
 
 use super::lines::LineAssembler;
 use super::ring::{LogRing, LogStream};
+use crate::sandbox::Refusals;
 
 /// Bytes read at once.
 const PIECE: usize = 16 * 1024;
@@ -15,12 +17,13 @@ const SHOW_UNFINISHED: Duration = Duration::from_millis(500);
 /// Span over which lines and bytes are counted.
 const SPAN: Duration = Duration::from_secs(1);
 
-/// Moves lines from `stream` to the log until it ends. An engine that prints more than the
+/// Moves lines from `stream` to the log until it ends, and past `refusals`. An engine that prints more than the
 /// limits allow loses lines, with a note of how many, and is slowed down by its full pipe.
 pub(in crate::supervisor) async fn pump(
     mut stream: Box<dyn AsyncRead + Send + Unpin>,
     which: LogStream,
     log: LogRing,
+    refusals: Option<Arc<Refusals>>,
 ) {
     let mut piece = vec![0; PIECE];
     let mut lines = LineAssembler::default();
@@ -37,7 +40,11 @@ pub(in crate::supervisor) async fn pump(
             Ok(Ok(0)) => break,
             Ok(Ok(length)) => {
                 lines.push(&piece[..length], |line| {
-                    budget.take_line(&log, which, &line)
+                    if budget.take_line(&log, which, &line)
+                        && let Some(refusals) = &refusals
+                    {
+                        refusals.look_at(&line);
+                    }
                 });
                 pending = true;
                 budget.take_bytes(length).await;
@@ -93,13 +100,16 @@ impl Budget {
         }
     }
 
-    fn take_line(&mut self, log: &LogRing, which: LogStream, line: &str) {
+    /// `false` for a line that is left out.
+    fn take_line(&mut self, log: &LogRing, which: LogStream, line: &str) -> bool {
         self.lines = self.lines.saturating_add(1);
-        if self.lines > self.lines_per_span {
-            self.left_out += 1;
-        } else {
+        let is_taken = self.lines <= self.lines_per_span;
+        if is_taken {
             log.push(which, line);
+        } else {
+            self.left_out += 1;
         }
+        is_taken
     }
 
     /// Waits for the next span when this one's bytes are used up.
@@ -149,7 +159,7 @@ mod tests {
         });
         let (mut ours, theirs) = tokio::io::duplex(1024);
         let started = Instant::now();
-        let reader = tokio::spawn(pump(Box::new(theirs), LogStream::Out, log.clone()));
+        let reader = tokio::spawn(pump(Box::new(theirs), LogStream::Out, log.clone(), None));
         for number in 0..50_000 {
             let line = format!("line {number}\n");
             ours.write_all(line.as_bytes()).await.unwrap();
@@ -180,7 +190,7 @@ mod tests {
     async fn a_progress_bar_moves_without_filling_the_log() {
         let log = LogRing::new(LogLimits::default());
         let (mut ours, theirs) = tokio::io::duplex(1024);
-        let reader = tokio::spawn(pump(Box::new(theirs), LogStream::Err, log.clone()));
+        let reader = tokio::spawn(pump(Box::new(theirs), LogStream::Err, log.clone(), None));
         let mut changes = log.changes();
         for percent in 0..3 {
             ours.write_all(format!("\r{percent:3}%").as_bytes())

@@ -154,6 +154,7 @@ async fn what_cannot_be_started_is_said_and_not_retried() {
         environment: Vec::new(),
         removed_environment: Vec::new(),
         address: free_loopback_port().unwrap(),
+        sandbox: None,
     };
     let error = spawner().spawn(&missing_directory).await.unwrap_err();
     assert!(error.to_string().contains("/no/such/directory"), "{error}");

@@ -4,6 +4,8 @@
 
 mod life;
 #[cfg(target_os = "linux")]
+mod sandbox;
+#[cfg(target_os = "linux")]
 mod tree;
 
 use std::ffi::OsString;
@@ -82,6 +84,7 @@ impl Launcher for Script {
             ],
             removed_environment: vec![GUARD_VARIABLE.into()],
             address,
+            sandbox: None,
         })
     }
 }

@@ -35,8 +35,8 @@ pub(super) async fn spawn(
 ) -> Result<RunningProcess, SpawnError> {
     let (mut child, orders, mut events) = start_guard(guard, plan).map_err(SpawnError::System)?;
     let started = tokio::time::timeout(START_LIMIT, events.next()).await;
-    let pid = match started {
-        Ok(Some(Event::Started(pid))) => pid,
+    let (pid, sandbox) = match started {
+        Ok(Some(Event::Started { pid, sandbox })) => (pid, sandbox),
         Ok(Some(Event::NotStarted {
             permanent: true,
             reason,
@@ -49,7 +49,7 @@ pub(super) async fn spawn(
         Ok(Some(Event::NotStarted { reason, .. })) => {
             return Err(SpawnError::System(io::Error::other(reason)));
         }
-        Ok(Some(Event::Exited(_) | Event::Signalled(_)) | None) => {
+        Ok(Some(Event::Confined(_) | Event::Exited(_) | Event::Signalled(_)) | None) => {
             return Err(SpawnError::System(io::Error::other(
                 "the guard process failed",
             )));
@@ -59,6 +59,7 @@ pub(super) async fn spawn(
     let missing = || SpawnError::System(io::Error::other("the engine has no output pipe"));
     Ok(RunningProcess {
         pid: Some(pid),
+        sandbox,
         output: Box::new(child.stdout.take().ok_or_else(missing)?),
         errors: Box::new(child.stderr.take().ok_or_else(missing)?),
         control: Box::new(Guarded {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use process_wrap::tokio::{ChildWrapper, CommandWrap, JobObject, KillOnDrop};
 
 use super::{BoxFuture, ProcessControl, ProcessExit, RunningProcess, SpawnError};
+use crate::sandbox::{self, SandboxReport};
 use crate::supervisor::launch::LaunchPlan;
 
 /// How long the processes of a killed job may take to go.
@@ -26,6 +27,14 @@ pub(super) fn spawn(plan: &LaunchPlan) -> Result<RunningProcess, SpawnError> {
         command.envs(plan.environment.iter().map(|(name, value)| (name, value)));
     });
     command.wrap(KillOnDrop).wrap(JobObject);
+    let sandbox = match &plan.sandbox {
+        Some(plan) => sandbox::apply(plan),
+        None => Ok(SandboxReport::off()),
+    };
+    let sandbox = sandbox.map_err(|error| SpawnError::Program {
+        program: plan.program.clone(),
+        reason: error.to_string(),
+    })?;
     let mut child = command.spawn().map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => {
             SpawnError::Program {
@@ -38,6 +47,7 @@ pub(super) fn spawn(plan: &LaunchPlan) -> Result<RunningProcess, SpawnError> {
     let missing = || SpawnError::System(std::io::Error::other("the engine has no output pipe"));
     Ok(RunningProcess {
         pid: child.id(),
+        sandbox,
         output: Box::new(child.stdout().take().ok_or_else(missing)?),
         errors: Box::new(child.stderr().take().ok_or_else(missing)?),
         control: Box::new(Job { child }),

@@ -19,6 +19,7 @@ use thiserror::Error;
 use tokio::io::AsyncRead;
 
 use super::launch::LaunchPlan;
+use crate::sandbox::SandboxReport;
 
 /// A future behind a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -55,6 +56,8 @@ pub enum SpawnError {
 pub struct RunningProcess {
     /// Process id of the engine itself.
     pub pid: Option<u32>,
+    /// How far it is confined.
+    pub sandbox: SandboxReport,
     /// Its standard output.
     pub output: Box<dyn AsyncRead + Send + Unpin>,
     /// Its standard error.

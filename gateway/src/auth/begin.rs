@@ -1,0 +1,105 @@
+//! What follows when somebody has shown who he is: the session, its cookie, and who gets to know.
+
+use super::signed_in::{COOKIE_NAME, accepts_html};
+use super::{NewSession, SessionKind};
+use crate::accounts::Account;
+use crate::app::App;
+use crate::clock;
+use crate::control::Event;
+use crate::http::{ApiError, RequestContext, chain};
+use crate::store::{AuditEvent, Device};
+use axum::Json;
+use axum::response::{IntoResponse, Redirect, Response};
+use http::header::{CONTENT_TYPE, SET_COOKIE, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde_json::Value;
+use std::time::Duration;
+
+/// A session of a browser that has begun.
+pub(super) struct Begun {
+    /// The session's token.
+    pub(super) token: String,
+    /// The cookie that holds it.
+    pub(super) cookie: HeaderValue,
+}
+
+/// Begins a session, writes it down, and tells when an admin comes from a new device.
+pub(super) async fn begin_session(
+    app: &App,
+    context: &RequestContext,
+    headers: &HeaderMap,
+    account: &Account,
+    way: Option<&str>,
+) -> Result<Begun, ApiError> {
+    let life = hours(app.config.current().access_token_expiration_hours);
+    let new = NewSession {
+        kind: SessionKind::Browser,
+        name: "",
+        admin: false,
+        life,
+        address: context.caller.address,
+        user_agent: text_of(headers, &USER_AGENT),
+    };
+    let (token, session) = app.sessions.issue(account, new).await?;
+    app.audit(
+        AuditEvent::SignedIn,
+        Some(&account.username),
+        Some(context.caller.address),
+        way,
+    );
+    let device = Device {
+        user_id: account.id.to_string(),
+        address: session.address.clone(),
+        user_agent: session.user_agent.clone(),
+    };
+    match app.store.remember_device(device, clock::now()).await {
+        Ok(true) if account.admin && !context.caller.is_local => {
+            app.announcements.happened(Event::AdminFromNewDevice {
+                username: account.username.clone(),
+                address: session.address.clone(),
+            });
+        }
+        Ok(_) => {}
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "a device could not be written down");
+        }
+    }
+    let cookie = cookie(&token, Some(life), context.is_https);
+    Ok(Begun { token, cookie })
+}
+
+/// Answers a sign-in: JSON for scripts, the way to ComfyUI for a plain HTML form, which has none.
+pub(super) fn answer_sign_in(headers: &HeaderMap, cookie: HeaderValue, body: Value) -> Response {
+    let is_plain_form = accepts_html(headers) && !text_of(headers, &CONTENT_TYPE).contains("json");
+    if is_plain_form {
+        return ([(SET_COOKIE, cookie)], found("/")).into_response();
+    }
+    ([(SET_COOKIE, cookie)], Json(body)).into_response()
+}
+
+/// The cookie with its attributes; without a life it is deleted.
+pub(super) fn cookie(token: &str, life: Option<Duration>, is_https: bool) -> HeaderValue {
+    let seconds = life.map_or(0, |life| life.as_secs());
+    let secure = if is_https { "; Secure" } else { "" };
+    let text = format!(
+        "{COOKIE_NAME}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}"
+    );
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+pub(super) fn found(target: &str) -> Response {
+    let mut response = Redirect::to(target).into_response();
+    *response.status_mut() = StatusCode::FOUND;
+    response
+}
+
+pub(super) fn hours(number: u32) -> Duration {
+    Duration::from_secs(u64::from(number) * 3600)
+}
+
+pub(crate) fn text_of<'headers>(headers: &'headers HeaderMap, name: &HeaderName) -> &'headers str {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+}

@@ -1,0 +1,169 @@
+//! What an engine is used for at the moment, counted without locks on the way of every request.
+
+use crate::clock;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::time::Duration;
+
+/// Not known: the engine was not asked, or did not answer.
+const UNKNOWN: u32 = u32::MAX;
+
+/// Prompts that are remembered for their chosen numbers: more than wait as a rule.
+const MAX_CHOSEN: usize = 512;
+
+/// Counters of one engine.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    sockets: AtomicU32,
+    requests: AtomicU32,
+    last_used: AtomicI64,
+    jobs: AtomicU32,
+    /// Prompts passed to it.
+    prompts: AtomicU32,
+    /// Whether it ran a job since it was last asked to unload its models.
+    has_models: AtomicBool,
+    /// Numbers and ids of the last prompts for which the client chose both.
+    chosen: Mutex<VecDeque<(String, u64)>>,
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self {
+            sockets: AtomicU32::new(0),
+            requests: AtomicU32::new(0),
+            last_used: AtomicI64::new(clock::now()),
+            jobs: AtomicU32::new(UNKNOWN),
+            prompts: AtomicU32::new(0),
+            has_models: AtomicBool::new(false),
+            chosen: Mutex::default(),
+        }
+    }
+}
+
+impl Activity {
+    /// A request or a WebSocket begins; it ends with the returned value.
+    pub(crate) fn begin(self: &Arc<Self>, is_socket: bool) -> InUse {
+        self.touch();
+        let use_ = InUse {
+            activity: Arc::clone(self),
+            is_socket,
+        };
+        use_.counter().fetch_add(1, Ordering::Relaxed);
+        use_
+    }
+
+    pub(super) fn touch(&self) {
+        self.last_used.store(clock::now(), Ordering::Relaxed);
+    }
+
+    /// Open WebSockets.
+    pub(crate) fn sockets(&self) -> u32 {
+        self.sockets.load(Ordering::Relaxed)
+    }
+
+    /// Requests under way.
+    pub(crate) fn requests(&self) -> u32 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Last request or end of a socket, seconds since 1970.
+    pub(crate) fn last_used(&self) -> i64 {
+        self.last_used.load(Ordering::Relaxed)
+    }
+
+    /// How long nothing was asked of it.
+    pub(super) fn idle_for(&self) -> Duration {
+        let seconds = clock::now().saturating_sub(self.last_used());
+        Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+    }
+
+    /// Running and waiting jobs as the engine last told.
+    pub(crate) fn jobs(&self) -> Option<u32> {
+        Some(self.jobs.load(Ordering::Relaxed)).filter(|jobs| *jobs != UNKNOWN)
+    }
+
+    pub(super) fn set_jobs(&self, jobs: Option<u32>) {
+        if jobs.is_some_and(|jobs| jobs > 0) {
+            self.touch();
+        }
+        self.jobs.store(jobs.unwrap_or(UNKNOWN), Ordering::Relaxed);
+    }
+
+    /// A prompt was passed to it: what is known of its jobs counts no more.
+    pub(super) fn prompt_was_passed(&self) {
+        self.prompts.fetch_add(1, Ordering::AcqRel);
+        self.note_models(true);
+        self.set_jobs(None);
+    }
+
+    /// How many prompts were passed to it, to tell an answer from before the last one.
+    pub(super) fn prompts(&self) -> u32 {
+        self.prompts.load(Ordering::Acquire)
+    }
+
+    /// Whether a client's choice of id and number differs from all recent ones: two waiting prompts
+    /// with equal ones end ComfyUI's worker (comfyui-api.md D2).
+    pub(crate) fn is_new_choice(&self, choice: &(String, u64)) -> bool {
+        let mut chosen = self.chosen.lock();
+        if chosen.contains(choice) {
+            return false;
+        }
+        if chosen.len() >= MAX_CHOSEN {
+            chosen.pop_front();
+        }
+        chosen.push_back(choice.clone());
+        true
+    }
+
+    pub(super) fn note_models(&self, has_models: bool) {
+        self.has_models.store(has_models, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_models(&self) -> bool {
+        self.has_models.load(Ordering::Relaxed)
+    }
+}
+
+/// A request or a WebSocket on its way; dropping it ends the count.
+#[derive(Debug)]
+pub(crate) struct InUse {
+    activity: Arc<Activity>,
+    is_socket: bool,
+}
+
+impl InUse {
+    fn counter(&self) -> &AtomicU32 {
+        if self.is_socket {
+            &self.activity.sockets
+        } else {
+            &self.activity.requests
+        }
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.counter().fetch_sub(1, Ordering::Relaxed);
+        self.activity.touch();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_begins_ends() {
+        let activity = Arc::new(Activity::default());
+        let socket = activity.begin(true);
+        let request = activity.begin(false);
+        assert_eq!((activity.sockets(), activity.requests()), (1, 1));
+        drop((socket, request));
+        assert_eq!((activity.sockets(), activity.requests()), (0, 0));
+        assert_eq!(activity.jobs(), None);
+        activity.set_jobs(Some(0));
+        assert_eq!(activity.jobs(), Some(0));
+    }
+}

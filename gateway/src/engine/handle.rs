@@ -1,0 +1,492 @@
+//! One engine: found, prepared, started and watched; or one that somebody else runs. One task owns
+//! it and takes commands, another asks it for its jobs.
+
+use super::activity::Activity;
+use super::client;
+use super::places::{self, Places};
+use super::prepare::{PreparedLauncher, Sources, Tenant};
+use crate::accounts::UserId;
+use crate::config::ConfigFile;
+use crate::files::DataDirectory;
+use crate::jobs::Turns;
+use crate::supervisor::{
+    Attached, EngineState, EngineStatus, LocalSpawner, LogLimits, LogRing, RestartPolicy,
+    Supervisor, SupervisorHandle, SupervisorSettings,
+};
+use parking_lot::Mutex;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use time::OffsetDateTime;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+/// Names an engine.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum EngineId {
+    /// The one for all.
+    Shared,
+    /// A user's own.
+    User(UserId),
+}
+
+impl fmt::Display for EngineId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shared => formatter.write_str("shared"),
+            Self::User(id) => id.fmt(formatter),
+        }
+    }
+}
+
+/// Between two questions for the jobs of an engine that has some.
+const BUSY_POLL: Duration = Duration::from_millis(300);
+/// Between two questions for the jobs of an engine that had none.
+const IDLE_POLL: Duration = Duration::from_secs(10);
+
+/// Commands that may wait.
+const QUEUE: usize = 32;
+
+/// What an engine can be told.
+#[derive(Debug)]
+enum Command {
+    Start(Tenant),
+    Stop,
+    Restart(Tenant),
+    Free {
+        unload_models: bool,
+        free_memory: bool,
+    },
+    Shutdown {
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// What all engines share.
+#[derive(Debug)]
+pub(super) struct Surroundings {
+    pub(super) config: Arc<ConfigFile>,
+    pub(super) data: DataDirectory,
+    pub(super) sources: Sources,
+    pub(super) spawner: Arc<LocalSpawner>,
+    pub(super) turns: Arc<Turns>,
+    /// Wakes the registry.
+    pub(super) wake: Arc<Notify>,
+}
+
+/// Handle on an engine; its tasks end with [`Engine::shutdown`].
+#[derive(Debug)]
+pub struct Engine {
+    id: EngineId,
+    commands: mpsc::Sender<Command>,
+    /// Reaches the supervisor past the commands that wait; `None` when somebody else runs ComfyUI.
+    supervisor: Option<SupervisorHandle>,
+    status: watch::Receiver<EngineStatus>,
+    log: LogRing,
+    is_demo: Arc<AtomicBool>,
+    activity: Arc<Activity>,
+    asked: Arc<Notify>,
+    prepared_for: Arc<Mutex<Option<(Tenant, Places)>>>,
+    _task: JoinHandle<()>,
+    attendant: JoinHandle<()>,
+}
+
+impl Engine {
+    /// Makes an engine for `tenant`; nothing is started yet. Needs a tokio runtime.
+    pub(super) fn open(surroundings: &Arc<Surroundings>, id: EngineId) -> Self {
+        let (commands, received) = mpsc::channel(QUEUE);
+        let (publisher, status) = watch::channel(EngineStatus::stopped("ComfyUI is stopped."));
+        let log = LogRing::with_file(
+            LogLimits::default(),
+            places::log_file(&surroundings.data, &id),
+        );
+        let is_demo = Arc::new(AtomicBool::new(false));
+        let settings = surroundings.config.current();
+        let source = if settings.comfyui.attach.is_empty() {
+            let launcher = Arc::new(PreparedLauncher::default());
+            let supervisor_settings = SupervisorSettings {
+                restart: RestartPolicy {
+                    enabled: settings.comfyui.restart,
+                    ..RestartPolicy::default()
+                },
+                ..SupervisorSettings::default()
+            };
+            let supervisor = Supervisor::launch(
+                supervisor_settings,
+                launcher.clone(),
+                surroundings.spawner.clone(),
+                log.clone(),
+            );
+            Source::Own {
+                handle: supervisor.handle(),
+                supervisor,
+                launcher,
+            }
+        } else {
+            let target = settings
+                .comfyui
+                .attach
+                .trim_start_matches("http://")
+                .trim_end_matches('/')
+                .to_owned();
+            Source::Attached(Attached::watch(with_port(&target)))
+        };
+        let own = match &source {
+            Source::Own { handle, .. } => Some(handle.clone()),
+            Source::Attached(_) => None,
+        };
+        let prepared_for = Arc::new(Mutex::new(None));
+        let activity = Arc::new(Activity::default());
+        let asked = Arc::new(Notify::new());
+        let actor = Actor {
+            id: id.clone(),
+            source,
+            surroundings: Arc::clone(surroundings),
+            publisher,
+            is_demo: Arc::clone(&is_demo),
+            prepared_for: Arc::clone(&prepared_for),
+        };
+        let attendant = Attendant {
+            id: id.clone(),
+            status: status.clone(),
+            activity: Arc::clone(&activity),
+            asked: Arc::clone(&asked),
+            surroundings: Arc::clone(surroundings),
+        };
+        Self {
+            id,
+            commands,
+            supervisor: own,
+            status,
+            log,
+            is_demo,
+            activity,
+            asked,
+            prepared_for,
+            _task: tokio::spawn(actor.run(received)),
+            attendant: tokio::spawn(attendant.run()),
+        }
+    }
+
+    /// Its name.
+    pub fn id(&self) -> &EngineId {
+        &self.id
+    }
+
+    /// What it is used for at the moment.
+    pub(crate) fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+
+    /// A prompt was passed to it: its jobs have changed.
+    pub(crate) fn prompt_was_passed(&self) {
+        self.activity.prompt_was_passed();
+        self.asked.notify_one();
+    }
+
+    /// For whom it was started last, and where its files are.
+    pub(super) fn prepared_for(&self) -> Option<(Tenant, Places)> {
+        self.prepared_for.lock().clone()
+    }
+
+    /// Where it answers, while it does.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.status.borrow().address
+    }
+
+    /// What is known of it.
+    pub fn status(&self) -> EngineStatus {
+        self.status.borrow().clone()
+    }
+
+    /// Changes of the status.
+    pub fn watch(&self) -> watch::Receiver<EngineStatus> {
+        self.status.clone()
+    }
+
+    /// What it printed.
+    pub fn log(&self) -> &LogRing {
+        &self.log
+    }
+
+    /// Whether it is the demo engine.
+    pub fn is_demo(&self) -> bool {
+        self.is_demo.load(Ordering::Relaxed)
+    }
+
+    /// Starts it for `tenant`; returns when the command is accepted.
+    pub(super) fn start(&self, tenant: Tenant) {
+        self.tell(Command::Start(tenant));
+    }
+
+    /// Stops it; told again while it stops, it hurries.
+    pub fn stop(&self) {
+        self.tell(Command::Stop);
+    }
+
+    /// Stops and starts it, with the settings as they are now.
+    pub(super) fn restart(&self, tenant: Tenant) {
+        self.tell(Command::Restart(tenant));
+    }
+
+    /// Asks it to unload models and free memory.
+    pub fn free(&self, unload_models: bool, free_memory: bool) {
+        self.tell(Command::Free {
+            unload_models,
+            free_memory,
+        });
+    }
+
+    /// Asks it to unload its models, and waits for the answer.
+    pub(super) async fn unload(&self) {
+        self.activity.note_models(false);
+        if let Some(address) = self.address()
+            && let Err(error) = client::free(address, true, false).await
+        {
+            tracing::warn!(engine = %self.id, error = %crate::http::chain(&error), "ComfyUI did not unload its models");
+        }
+    }
+
+    fn tell(&self, command: Command) {
+        if let Err(error) = self.commands.try_send(command) {
+            tracing::warn!(%error, "a command for ComfyUI was dropped");
+        }
+    }
+
+    /// Ends the patience of a stop that is under way.
+    pub fn hurry(&self) {
+        if let Some(supervisor) = self.supervisor.clone() {
+            tokio::spawn(async move {
+                let _ = supervisor.hurry().await;
+            });
+        }
+    }
+
+    /// Stops it and waits until its whole process tree is gone.
+    pub async fn shutdown(&self) {
+        let (done, finished) = oneshot::channel();
+        if self.commands.send(Command::Shutdown { done }).await.is_ok() {
+            let _ = finished.await;
+        }
+        self.attendant.abort();
+        self.log.close().await;
+    }
+}
+
+fn with_port(target: &str) -> String {
+    let has_port = target
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if has_port {
+        target.to_owned()
+    } else {
+        format!("{target}:80")
+    }
+}
+
+enum Source {
+    Own {
+        handle: SupervisorHandle,
+        supervisor: Supervisor,
+        launcher: Arc<PreparedLauncher>,
+    },
+    Attached(Attached),
+}
+
+struct Actor {
+    id: EngineId,
+    source: Source,
+    surroundings: Arc<Surroundings>,
+    publisher: watch::Sender<EngineStatus>,
+    is_demo: Arc<AtomicBool>,
+    prepared_for: Arc<Mutex<Option<(Tenant, Places)>>>,
+}
+
+impl Actor {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut status = match &self.source {
+            Source::Own { handle, .. } => handle.status(),
+            Source::Attached(attached) => attached.status(),
+        };
+        self.publish(status.borrow_and_update().clone());
+        loop {
+            tokio::select! {
+                changed = status.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let now = status.borrow_and_update().clone();
+                    tracing::info!(engine = %self.id, state = now.state.as_str(), message = %now.message, "ComfyUI");
+                    self.publish(now);
+                }
+                command = commands.recv() => match command {
+                    Some(Command::Start(tenant)) => self.start(tenant, false).await,
+                    Some(Command::Restart(tenant)) => {
+                        self.surroundings.sources.forget().await;
+                        self.start(tenant, true).await;
+                    }
+                    Some(Command::Stop) => {
+                        if let Source::Own { handle, .. } = &self.source {
+                            let _ = handle.stop().await;
+                        }
+                    }
+                    Some(Command::Free { unload_models, free_memory }) => {
+                        let address = self.publisher.borrow().address;
+                        if let Some(address) = address
+                            && let Err(error) = client::free(address, unload_models, free_memory).await
+                        {
+                            tracing::warn!(engine = %self.id, error = %crate::http::chain(&error), "ComfyUI did not free its memory");
+                        }
+                    }
+                    Some(Command::Shutdown { done }) => {
+                        self.shutdown().await;
+                        let _ = done.send(());
+                        return;
+                    }
+                    None => return self.shutdown().await,
+                },
+            }
+        }
+    }
+
+    fn publish(&self, status: EngineStatus) {
+        self.publisher.send_replace(status);
+        self.surroundings.wake.notify_one();
+    }
+
+    /// Prepares what is to be launched as the settings are now, then hands over to the supervisor.
+    async fn start(&mut self, tenant: Tenant, again: bool) {
+        let Source::Own {
+            handle, launcher, ..
+        } = &self.source
+        else {
+            return;
+        };
+        if !again
+            && matches!(
+                handle.current().state,
+                EngineState::Ready | EngineState::Starting
+            )
+        {
+            return;
+        }
+        if !again {
+            let mut status = self.publisher.borrow().clone();
+            status.state = EngineState::Starting;
+            status.since = OffsetDateTime::now_utc();
+            status.message = "Looking for ComfyUI".to_owned();
+            status.progress = Some(0.0);
+            self.publish(status);
+        }
+        let Surroundings {
+            config,
+            data,
+            sources,
+            ..
+        } = &*self.surroundings;
+        let prepared = sources.prepare(&config.current(), data, &tenant).await;
+        if let Ok(prepared) = &prepared {
+            self.is_demo.store(prepared.is_demo(), Ordering::Relaxed);
+            *self.prepared_for.lock() = Some((tenant, prepared.places().clone()));
+        }
+        launcher.set(prepared);
+        let _ = if again {
+            handle.restart().await
+        } else {
+            handle.start().await
+        };
+    }
+
+    async fn shutdown(self) {
+        match self.source {
+            Source::Own { supervisor, .. } => supervisor.shutdown().await,
+            Source::Attached(attached) => attached.shutdown().await,
+        }
+        self.publisher
+            .send_replace(EngineStatus::stopped("ComfyUI is stopped."));
+        self.surroundings.turns.is_gone(&self.id);
+        self.surroundings.wake.notify_one();
+    }
+}
+
+/// Asks a ready engine for its jobs: often while it has some, rarely while it has none.
+struct Attendant {
+    id: EngineId,
+    status: watch::Receiver<EngineStatus>,
+    activity: Arc<Activity>,
+    asked: Arc<Notify>,
+    surroundings: Arc<Surroundings>,
+}
+
+impl Attendant {
+    async fn run(mut self) {
+        loop {
+            let address = self.status.borrow_and_update().address;
+            let Some(address) = address else {
+                self.activity.set_jobs(None);
+                self.activity.note_models(false);
+                self.surroundings.turns.is_gone(&self.id);
+                if self.status.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            let pause = self.look(address).await;
+            tokio::select! {
+                changed = self.status.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                () = self.asked.notified() => {}
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Asks once; returns how long to wait until the next time.
+    async fn look(&self, address: SocketAddr) -> Duration {
+        let turns = &self.surroundings.turns;
+        let epoch = turns.epoch(&self.id);
+        let before = self.activity.jobs();
+        let prompts = self.activity.prompts();
+        let jobs = client::jobs(address)
+            .await
+            .inspect_err(|error| {
+                tracing::debug!(engine = %self.id, error = %crate::http::chain(error), "ComfyUI did not tell its jobs");
+            })
+            .ok();
+        if prompts != self.activity.prompts() {
+            return Duration::ZERO;
+        }
+        self.activity.set_jobs(jobs);
+        if before != jobs {
+            self.surroundings.wake.notify_one();
+        }
+        if jobs == Some(0)
+            && let Some(epoch) = epoch
+        {
+            turns.is_idle(&self.id, epoch);
+        }
+        if jobs == Some(0) && !turns.holds(&self.id) {
+            IDLE_POLL
+        } else {
+            BUSY_POLL
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attached_address_has_a_port() {
+        assert_eq!(with_port("127.0.0.1:8188"), "127.0.0.1:8188");
+        assert_eq!(with_port("studio"), "studio:80");
+        assert_eq!(with_port("[::1]"), "[::1]:80");
+    }
+}

@@ -1,0 +1,998 @@
+//! Who has which engine. Requests read a table; one task changes it: it starts engines in the
+//! order of visits, stops idle ones, and follows the settings and the accounts.
+
+use super::client;
+use super::files_of_user::{FilesError, FilesFate, finish_deletions};
+use super::gpu;
+use super::handle::{Engine, EngineId, Surroundings};
+use super::memory::Gauge;
+use super::places::Places;
+use super::prepare::{Sources, Tenant};
+use super::schedule::{Action, Limits, Seen, StopReason, decide};
+use crate::accounts::{Database, UserId};
+use crate::config::ConfigFile;
+use crate::files::DataDirectory;
+use crate::jobs::{Turn, TurnFault, Turns};
+use crate::store::Store;
+use crate::supervisor::{EngineState, EngineStatus, LocalSpawner};
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use time::OffsetDateTime;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+/// Orders that may wait.
+const QUEUE: usize = 256;
+/// Between two rounds when nothing happens: idle times pass.
+const ROUND: Duration = Duration::from_secs(1);
+/// How long an engine may take to show that it follows an order.
+const ORDER_PATIENCE: time::Duration = time::Duration::seconds(10);
+/// A visitor brings an engine back that was given up, but not in the same moment.
+const FAILED_PAUSE: time::Duration = time::Duration::seconds(20);
+/// A stopped engine is forgotten after so long; its log stays on disk.
+const FORGET_AFTER: Duration = Duration::from_secs(10 * 60);
+/// Time for other engines to unload their models before a job starts.
+const UNLOAD_LIMIT: Duration = Duration::from_secs(3);
+/// Name under which the store keeps who has ComfyUI's own directories.
+const OWNER: &str = "owner";
+
+/// Who comes to an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visit {
+    /// Somebody opened a page or queued a prompt.
+    Person,
+    /// A program with an API token.
+    Program,
+    /// A page that is open already and asks by itself.
+    Background,
+}
+
+/// Why an engine does not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    Idle,
+    Room,
+    Admin,
+}
+
+impl Rest {
+    fn message(self) -> &'static str {
+        match self {
+            Self::Idle => {
+                "ComfyUI was stopped because nobody used it. It starts again when you open it."
+            }
+            Self::Room => {
+                "ComfyUI was stopped to make room for somebody else. It starts again when you open it."
+            }
+            Self::Admin => "An admin has stopped ComfyUI. It starts again when you open it.",
+        }
+    }
+}
+
+/// One engine as admins see it.
+#[derive(Clone, Debug)]
+pub struct EngineSight {
+    /// Its name.
+    pub id: EngineId,
+    /// State, message, process id, version.
+    pub status: EngineStatus,
+    /// Memory of its processes, bytes.
+    pub memory: Option<u64>,
+    /// Memory of its processes on NVIDIA cards, bytes.
+    pub gpu_memory: Option<u64>,
+    /// Jobs running or waiting in it.
+    pub jobs: Option<u32>,
+    /// Prompts that wait for the GPU before it.
+    pub waiting: usize,
+    /// Open WebSockets.
+    pub sockets: u32,
+    /// Last use, seconds since 1970.
+    pub last_used: i64,
+}
+
+#[derive(Debug)]
+enum Order {
+    Start(EngineId),
+    Stop(EngineId),
+    Restart(EngineId),
+    StopAll,
+    RestartAll,
+    /// Ends an engine for good and tells when it is gone.
+    Retire(EngineId, oneshot::Sender<()>),
+}
+
+#[derive(Debug)]
+struct Inner {
+    surroundings: Arc<Surroundings>,
+    accounts: Arc<Database>,
+    store: Arc<Store>,
+    gauge: Gauge,
+    table: ArcSwap<HashMap<EngineId, Arc<Engine>>>,
+    is_separate: AtomicBool,
+    /// Whether visits start engines: not after an admin stopped ComfyUI as a whole.
+    is_open: AtomicBool,
+    line: Mutex<Vec<EngineId>>,
+    rests: Mutex<HashMap<EngineId, Rest>>,
+    owner: Mutex<Option<UserId>>,
+    primary: watch::Sender<EngineStatus>,
+    /// Counts the rounds: something may have changed.
+    rounds: watch::Sender<u64>,
+}
+
+/// The registry of engines.
+#[derive(Debug)]
+pub struct Engines {
+    inner: Arc<Inner>,
+    orders: mpsc::Sender<Order>,
+    end: Mutex<Option<oneshot::Sender<()>>>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Engines {
+    /// Makes the registry as the configuration says, and starts the first engine if it shall start
+    /// by itself. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When the system does not tell the path of the running program.
+    pub fn open(
+        config: &Arc<ConfigFile>,
+        data: &DataDirectory,
+        accounts: &Arc<Database>,
+        store: &Arc<Store>,
+    ) -> io::Result<Self> {
+        let settings = config.current();
+        let owner = store
+            .fact(OWNER)
+            .inspect_err(|error| {
+                tracing::error!(error = %crate::http::chain(error), "the owner could not be read");
+            })
+            .ok()
+            .flatten()
+            .and_then(|text| UserId::parse(&text));
+        finish_deletions(data);
+        let wake = Arc::new(Notify::new());
+        let surroundings = Arc::new(Surroundings {
+            config: Arc::clone(config),
+            data: data.clone(),
+            sources: Sources::default(),
+            spawner: Arc::new(LocalSpawner::from_current_executable()?),
+            turns: Turns::new(slots(settings.gpu_slots)),
+            wake: Arc::clone(&wake),
+        });
+        let inner = Arc::new(Inner {
+            surroundings,
+            accounts: Arc::clone(accounts),
+            store: Arc::clone(store),
+            gauge: Gauge::default(),
+            table: ArcSwap::default(),
+            is_separate: AtomicBool::new(settings.separate_users),
+            is_open: AtomicBool::new(settings.comfyui.autostart),
+            line: Mutex::default(),
+            rests: Mutex::default(),
+            owner: Mutex::new(owner),
+            primary: watch::Sender::new(EngineStatus::stopped("ComfyUI is stopped.")),
+            rounds: watch::Sender::new(0),
+        });
+        let (orders, received) = mpsc::channel(QUEUE);
+        let (end, ended) = oneshot::channel();
+        let keeper = Keeper {
+            inner: Arc::clone(&inner),
+            is_attached: !settings.comfyui.attach.is_empty(),
+            expected: HashMap::new(),
+            ending: JoinSet::new(),
+            ending_ids: HashSet::new(),
+            is_switching: false,
+            awaited: Vec::new(),
+            is_first_start_due: settings.comfyui.autostart,
+        };
+        let task = tokio::spawn(keeper.run(received, ended, wake));
+        Ok(Self {
+            inner,
+            orders,
+            end: Mutex::new(Some(end)),
+            task: Mutex::new(Some(task)),
+        })
+    }
+
+    /// Whether each user has an engine of his own.
+    pub fn is_separate(&self) -> bool {
+        self.inner.is_separate.load(Ordering::Relaxed)
+    }
+
+    /// Name of the engine of a user.
+    pub fn id_of(&self, user: &UserId) -> EngineId {
+        if self.is_separate() {
+            EngineId::User(user.clone())
+        } else {
+            EngineId::Shared
+        }
+    }
+
+    /// Whether `name`, as found in an address, names an engine that is or was there.
+    pub fn parse(&self, name: &str) -> Option<EngineId> {
+        let id = match name {
+            "shared" if !self.is_separate() => EngineId::Shared,
+            _ => EngineId::User(UserId::parse(name)?),
+        };
+        let is_account = match &id {
+            EngineId::Shared => true,
+            EngineId::User(user) => {
+                self.is_separate() && self.inner.accounts.peek().get(user).is_some()
+            }
+        };
+        is_account.then_some(id)
+    }
+
+    /// The engine of a user, if there is one.
+    pub fn of(&self, user: &UserId) -> Option<Arc<Engine>> {
+        self.get(&self.id_of(user))
+    }
+
+    /// An engine by its name.
+    pub fn get(&self, id: &EngineId) -> Option<Arc<Engine>> {
+        self.inner.table.load().get(id).cloned()
+    }
+
+    /// Somebody wants a user's engine that does not answer yet: it is put in line if such a visit
+    /// brings it back.
+    pub fn visit(&self, user: &UserId, visit: Visit) {
+        if !self.is_separate() || !self.inner.is_open.load(Ordering::Relaxed) {
+            return;
+        }
+        let id = self.id_of(user);
+        let is_background = visit == Visit::Background;
+        let starts = match self.get(&id).map(|engine| engine.status()) {
+            None => true,
+            Some(status) => match status.state {
+                EngineState::Stopped | EngineState::Stopping => {
+                    let rest = self.inner.rests.lock().get(&id).copied();
+                    !is_background || matches!(rest, None | Some(Rest::Idle))
+                }
+                EngineState::Failed => {
+                    !is_background && OffsetDateTime::now_utc() - status.since > FAILED_PAUSE
+                }
+                EngineState::Starting | EngineState::Ready | EngineState::Crashed => false,
+            },
+        };
+        if starts {
+            self.inner.put_in_line(id);
+        }
+    }
+
+    /// Waits until a user's engine answers, at most `limit`; earlier if it will not without
+    /// another order.
+    pub(crate) async fn wait_until_ready(&self, user: &UserId, limit: Duration) {
+        let mut rounds = self.inner.rounds.subscribe();
+        let wait = async {
+            loop {
+                let status = self.status_of(user);
+                let will_not = match status.state {
+                    EngineState::Ready | EngineState::Failed | EngineState::Stopped => true,
+                    EngineState::Starting | EngineState::Stopping | EngineState::Crashed => false,
+                };
+                if will_not || rounds.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = timeout(limit, wait).await;
+    }
+
+    /// State of a user's engine, also before it was ever started.
+    pub fn status_of(&self, user: &UserId) -> EngineStatus {
+        let id = self.id_of(user);
+        let status = self.get(&id).map(|engine| engine.status());
+        let mut status = status.unwrap_or_else(|| EngineStatus::stopped("ComfyUI is stopped."));
+        if status.state == EngineState::Stopped {
+            if let Some(place) = self.place_of(user) {
+                status.state = EngineState::Starting;
+                status.progress = Some(0.0);
+                status.message = match place {
+                    1 => "Your ComfyUI is about to start".to_owned(),
+                    _ => format!("Waiting for a place: number {place} in line"),
+                };
+            } else if !self.inner.is_open.load(Ordering::Relaxed) {
+                "ComfyUI is stopped. An admin can start it.".clone_into(&mut status.message);
+            } else if let Some(rest) = self.inner.rests.lock().get(&id) {
+                rest.message().clone_into(&mut status.message);
+            }
+        }
+        status
+    }
+
+    /// Place of a user's engine in the line for its start, from 1.
+    pub fn place_of(&self, user: &UserId) -> Option<usize> {
+        let id = self.id_of(user);
+        let line = self.inner.line.lock();
+        line.iter()
+            .position(|other| *other == id)
+            .map(|place| place + 1)
+    }
+
+    /// Who waits for a start, first come first.
+    pub fn line(&self) -> Vec<EngineId> {
+        self.inner.line.lock().clone()
+    }
+
+    /// The engine that stands for ComfyUI as a whole: the one for all, or the owner's.
+    pub fn primary(&self) -> Option<Arc<Engine>> {
+        self.get(&self.inner.primary_id()?)
+    }
+
+    /// State of the primary engine.
+    pub fn primary_status(&self) -> EngineStatus {
+        self.inner.primary.borrow().clone()
+    }
+
+    /// Changes of the primary engine's state.
+    pub fn primary_changes(&self) -> watch::Receiver<EngineStatus> {
+        self.inner.primary.subscribe()
+    }
+
+    /// Whether the demo engine is what starts.
+    pub fn is_demo(&self) -> bool {
+        self.inner
+            .table
+            .load()
+            .values()
+            .any(|engine| engine.is_demo())
+    }
+
+    /// Whether the system confines the engine of a user.
+    pub fn is_confined(&self, user: &UserId) -> bool {
+        self.of(user)
+            .is_some_and(|engine| engine.status().sandbox.holds_files())
+    }
+
+    /// Who has ComfyUI's own directories when users are separate.
+    pub fn owner(&self) -> Option<UserId> {
+        self.inner.owner()
+    }
+
+    /// Where the files of a user are; `None`: ComfyUI's own, and it was not started yet.
+    pub fn places_of(&self, user: &UserId) -> Option<Places> {
+        if self.is_separate() && self.inner.owner().as_ref() != Some(user) {
+            return Some(Places::of_user(&self.inner.surroundings.data, user));
+        }
+        let (_, places) = self.of(user)?.prepared_for()?;
+        Some(places)
+    }
+
+    /// Deals with the files of a user whose engine is gone.
+    ///
+    /// # Errors
+    /// [`FilesError`] when a file refuses.
+    pub async fn settle_files(&self, user: &UserId, fate: FilesFate) -> Result<(), FilesError> {
+        let (data, user) = (self.inner.surroundings.data.clone(), user.clone());
+        let carried_out = tokio::task::spawn_blocking(move || fate.carry_out(&data, &user));
+        carried_out.await.unwrap_or(Ok(()))
+    }
+
+    /// All engines. Looks at all processes of the machine: not for the way of a request.
+    pub async fn sights(&self) -> Vec<EngineSight> {
+        let on_gpu = gpu::memory_by_process().await;
+        let inner = Arc::clone(&self.inner);
+        tokio::task::spawn_blocking(move || inner.sights(&on_gpu))
+            .await
+            .unwrap_or_default()
+    }
+
+    /// Waits for the turn of a prompt of this engine; engines that have nothing to do unload their
+    /// models before another one comes to the GPU.
+    pub(crate) async fn wait_for_turn(&self, engine: &Engine) -> Result<Option<Turn>, TurnFault> {
+        if *engine.id() == EngineId::Shared {
+            return Ok(None);
+        }
+        let turn = self.inner.surroundings.turns.wait(engine.id()).await?;
+        if turn.is_fresh() {
+            let table = self.inner.table.load_full();
+            let unloads = table
+                .values()
+                .filter(|other| {
+                    other.id() != engine.id()
+                        && other.activity().has_models()
+                        && !self.inner.surroundings.turns.holds(other.id())
+                })
+                .map(|other| other.unload());
+            let _ = timeout(UNLOAD_LIMIT, join_all(unloads)).await;
+        }
+        Ok(Some(turn))
+    }
+
+    /// Starts ComfyUI: the engine for all, or the owner's; others start on a visit again.
+    pub fn start(&self) {
+        self.inner.is_open.store(true, Ordering::Relaxed);
+        if let Some(id) = self.inner.primary_id() {
+            self.tell(Order::Start(id));
+        }
+    }
+
+    /// Stops all engines; told again while they stop, they hurry.
+    pub fn stop(&self) {
+        self.inner.is_open.store(false, Ordering::Relaxed);
+        self.tell(Order::StopAll);
+    }
+
+    /// Stops and starts the engines that run, with the settings as they are now.
+    pub fn restart(&self) {
+        self.inner.is_open.store(true, Ordering::Relaxed);
+        self.tell(Order::RestartAll);
+    }
+
+    /// Process ids of all engines that live.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let table = self.inner.table.load();
+        table
+            .values()
+            .filter_map(|engine| engine.status().pid)
+            .collect()
+    }
+
+    /// What the first engine that is ready tells of the machine.
+    pub(crate) async fn system_stats(&self) -> Option<serde_json::Value> {
+        let address = {
+            let table = self.inner.table.load();
+            table.values().find_map(|engine| engine.address())?
+        };
+        client::system_stats(address).await.ok()
+    }
+
+    /// Asks all engines to unload models and free memory.
+    pub fn free(&self, unload_models: bool, free_memory: bool) {
+        for engine in self.inner.table.load().values() {
+            engine.free(unload_models, free_memory);
+        }
+    }
+
+    /// Starts one engine, past the line's rules for visits.
+    pub fn start_one(&self, id: EngineId) {
+        self.inner.is_open.store(true, Ordering::Relaxed);
+        self.tell(Order::Start(id));
+    }
+
+    /// Stops one engine.
+    pub fn stop_one(&self, id: EngineId) {
+        self.tell(Order::Stop(id));
+    }
+
+    /// Stops and starts one engine.
+    pub fn restart_one(&self, id: EngineId) {
+        self.tell(Order::Restart(id));
+    }
+
+    /// The settings or the accounts have changed.
+    pub fn look_again(&self) {
+        self.inner.surroundings.wake.notify_one();
+    }
+
+    /// Ends a user's engine for good; returns when its processes are gone.
+    pub async fn retire(&self, user: &UserId) {
+        let (done, gone) = oneshot::channel();
+        let order = Order::Retire(EngineId::User(user.clone()), done);
+        if self.orders.send(order).await.is_ok() {
+            let _ = gone.await;
+        }
+    }
+
+    fn tell(&self, order: Order) {
+        if let Err(error) = self.orders.try_send(order) {
+            tracing::warn!(%error, "an order for an engine was dropped");
+        }
+    }
+
+    /// Ends the patience of all stops that are under way.
+    pub fn hurry(&self) {
+        for engine in self.inner.table.load().values() {
+            engine.hurry();
+        }
+    }
+
+    /// Stops all engines and waits until their process trees are gone.
+    pub async fn shutdown(&self) {
+        drop(self.end.lock().take());
+        let task = self.task.lock().take();
+        if let Some(task) = task
+            && task.await.is_err()
+        {
+            tracing::error!("the registry of engines died");
+        }
+    }
+}
+
+fn slots(configured: u32) -> usize {
+    usize::try_from(configured).unwrap_or(1)
+}
+
+impl Inner {
+    fn sights(&self, on_gpu: &HashMap<u32, u64>) -> Vec<EngineSight> {
+        let table = self.table.load();
+        let roots: Vec<u32> = table
+            .values()
+            .filter_map(|engine| engine.status().pid)
+            .collect();
+        let trees = self.gauge.trees(&roots, on_gpu);
+        let mut sights: Vec<EngineSight> = table
+            .values()
+            .map(|engine| {
+                let status = engine.status();
+                let activity = engine.activity();
+                let tree = status.pid.and_then(|pid| trees.get(&pid).copied());
+                EngineSight {
+                    id: engine.id().clone(),
+                    memory: tree.map(|tree| tree.memory),
+                    gpu_memory: tree.and_then(|tree| tree.gpu_memory),
+                    jobs: activity.jobs(),
+                    waiting: self.surroundings.turns.waiting_for(engine.id()),
+                    sockets: activity.sockets(),
+                    last_used: activity.last_used(),
+                    status,
+                }
+            })
+            .collect();
+        sights.sort_by(|one, other| one.id.cmp(&other.id));
+        sights
+    }
+
+    fn put_in_line(&self, id: EngineId) {
+        let mut line = self.line.lock();
+        if !line.contains(&id) {
+            line.push(id);
+            drop(line);
+            self.surroundings.wake.notify_one();
+        }
+    }
+
+    fn primary_id(&self) -> Option<EngineId> {
+        if self.is_separate.load(Ordering::Relaxed) {
+            self.owner().map(EngineId::User)
+        } else {
+            Some(EngineId::Shared)
+        }
+    }
+
+    /// The first admin of all, remembered even when others become admins before him in the file.
+    fn owner(&self) -> Option<UserId> {
+        let accounts = self.accounts.peek();
+        let mut owner = self.owner.lock();
+        if let Some(known) = &*owner
+            && accounts.get(known).is_some()
+        {
+            return owner.clone();
+        }
+        let first = accounts.owner()?.id.clone();
+        self.store.set_fact(OWNER, first.as_str());
+        *owner = Some(first.clone());
+        Some(first)
+    }
+
+    fn tenant(&self, id: &EngineId) -> Tenant {
+        match id {
+            EngineId::Shared => Tenant {
+                user: None,
+                has_manager: true,
+            },
+            EngineId::User(user) => {
+                let is_admin = self
+                    .accounts
+                    .peek()
+                    .get(user)
+                    .is_some_and(|account| account.admin);
+                let is_owner = self.owner().as_ref() == Some(user);
+                Tenant {
+                    user: (!is_owner).then(|| user.clone()),
+                    has_manager: is_admin || !self.surroundings.config.current().manager_admin_only,
+                }
+            }
+        }
+    }
+}
+
+/// What an engine was told last.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    state: EngineState,
+    at: OffsetDateTime,
+}
+
+impl Told {
+    fn now(state: EngineState) -> Self {
+        Self {
+            state,
+            at: OffsetDateTime::now_utc(),
+        }
+    }
+}
+
+/// The task's own state.
+struct Keeper {
+    inner: Arc<Inner>,
+    is_attached: bool,
+    /// What engines were just told, until they show it.
+    expected: HashMap<EngineId, Told>,
+    ending: JoinSet<EngineId>,
+    ending_ids: HashSet<EngineId>,
+    /// From one engine for all to one per user or back: nothing starts until all have ended.
+    is_switching: bool,
+    awaited: Vec<(EngineId, oneshot::Sender<()>)>,
+    /// ComfyUI shall start by itself and has not yet.
+    is_first_start_due: bool,
+}
+
+impl Keeper {
+    async fn run(
+        mut self,
+        mut orders: mpsc::Receiver<Order>,
+        mut end: oneshot::Receiver<()>,
+        wake: Arc<Notify>,
+    ) {
+        if !self.inner.is_separate.load(Ordering::Relaxed) {
+            self.engine(&EngineId::Shared);
+        }
+        let mut round = interval(ROUND);
+        round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = &mut end => break,
+                Some(order) = orders.recv() => self.follow(order),
+                Some(ended) = self.ending.join_next(), if !self.ending.is_empty() => {
+                    if let Ok(id) = ended {
+                        self.has_ended(&id);
+                    }
+                }
+                () = wake.notified() => {}
+                _ = round.tick() => {}
+            }
+            self.round();
+        }
+        let table = self.inner.table.load_full();
+        for id in table.keys().cloned().collect::<Vec<_>>() {
+            self.retire(&id);
+        }
+        while self.ending.join_next().await.is_some() {}
+        self.publish();
+    }
+
+    /// The engine of this name, made if there is none.
+    fn engine(&self, id: &EngineId) -> Arc<Engine> {
+        if let Some(engine) = self.inner.table.load().get(id) {
+            return Arc::clone(engine);
+        }
+        let engine = Arc::new(Engine::open(&self.inner.surroundings, id.clone()));
+        self.inner.table.rcu(|table| {
+            let mut table = HashMap::clone(table);
+            table.insert(id.clone(), Arc::clone(&engine));
+            table
+        });
+        engine
+    }
+
+    fn retire(&mut self, id: &EngineId) {
+        let Some(engine) = self.inner.table.load().get(id).cloned() else {
+            return;
+        };
+        self.inner.table.rcu(|table| {
+            let mut table = HashMap::clone(table);
+            table.remove(id);
+            table
+        });
+        self.expected.remove(id);
+        self.ending_ids.insert(id.clone());
+        let id = id.clone();
+        self.ending.spawn(async move {
+            engine.shutdown().await;
+            id
+        });
+    }
+
+    fn has_ended(&mut self, id: &EngineId) {
+        self.ending_ids.remove(id);
+        if self.ending_ids.is_empty() {
+            self.is_switching = false;
+        }
+        let (done, rest) = std::mem::take(&mut self.awaited)
+            .into_iter()
+            .partition(|(awaited, _)| awaited == id);
+        self.awaited = rest;
+        let done: Vec<(EngineId, oneshot::Sender<()>)> = done;
+        for (_, told) in done {
+            let _ = told.send(());
+        }
+    }
+
+    fn follow(&mut self, order: Order) {
+        match order {
+            Order::Start(id) => {
+                let engine = self.inner.table.load().get(&id).cloned();
+                match engine {
+                    Some(engine) if is_alive(engine.status().state) => {
+                        engine.start(self.inner.tenant(&id));
+                    }
+                    _ => self.inner.put_in_line(id),
+                }
+            }
+            Order::Stop(id) => {
+                self.inner.line.lock().retain(|other| *other != id);
+                if let Some(engine) = self.inner.table.load().get(&id) {
+                    engine.stop();
+                    self.inner.rests.lock().insert(id, Rest::Admin);
+                }
+            }
+            Order::Restart(id) => self.engine(&id).restart(self.inner.tenant(&id)),
+            Order::StopAll => {
+                self.inner.line.lock().clear();
+                for engine in self.inner.table.load().values() {
+                    if is_alive(engine.status().state) {
+                        engine.stop();
+                    }
+                }
+            }
+            Order::RestartAll => {
+                let primary = self.inner.primary_id();
+                let table = self.inner.table.load_full();
+                for engine in table.values() {
+                    if is_alive(engine.status().state) || Some(engine.id()) == primary.as_ref() {
+                        engine.restart(self.inner.tenant(engine.id()));
+                    }
+                }
+                if let Some(primary) = primary
+                    && !table.contains_key(&primary)
+                {
+                    self.inner.put_in_line(primary);
+                }
+            }
+            Order::Retire(id, done) => {
+                self.inner.line.lock().retain(|other| *other != id);
+                self.retire(&id);
+                if self.ending_ids.contains(&id) {
+                    self.awaited.push((id, done));
+                } else {
+                    let _ = done.send(());
+                }
+            }
+        }
+    }
+
+    fn round(&mut self) {
+        // The owner's engine has nobody to start for until there is an account.
+        if self.is_first_start_due
+            && let Some(id) = self.inner.primary_id()
+        {
+            self.is_first_start_due = false;
+            self.inner.put_in_line(id);
+        }
+        self.follow_mode();
+        self.follow_accounts();
+        let config = self.inner.surroundings.config.current();
+        self.inner
+            .surroundings
+            .turns
+            .set_slots(slots(config.gpu_slots));
+        let table = self.inner.table.load_full();
+        let seen: Vec<Seen> = table.values().map(|engine| self.see(engine)).collect();
+        if !self.is_switching {
+            let line: Vec<EngineId> = self
+                .inner
+                .line
+                .lock()
+                .iter()
+                .filter(|id| !self.ending_ids.contains(*id))
+                .cloned()
+                .collect();
+            let minutes = u64::from(config.comfyui.idle_stop_minutes);
+            let is_separate = self.inner.is_separate.load(Ordering::Relaxed);
+            let limits = Limits {
+                max_engines: usize::try_from(config.comfyui.max_engines).unwrap_or(1),
+                idle_stop: (minutes > 0 && is_separate)
+                    .then(|| Duration::from_secs(minutes.saturating_mul(60))),
+                memory: self.inner.gauge.machine(),
+            };
+            for action in decide(&seen, &line, &limits) {
+                self.act(action);
+            }
+            self.leave_line(&table);
+        }
+        self.forget_stopped(&table);
+        self.publish();
+    }
+
+    /// Whoever shows that he is alive needs no place in the line.
+    fn leave_line(&self, table: &HashMap<EngineId, Arc<Engine>>) {
+        self.inner.line.lock().retain(|id| {
+            !table.get(id).is_some_and(|engine| {
+                matches!(
+                    engine.status().state,
+                    EngineState::Starting | EngineState::Ready | EngineState::Crashed
+                )
+            })
+        });
+    }
+
+    fn see(&mut self, engine: &Engine) -> Seen {
+        let activity = engine.activity();
+        let status = engine.status();
+        let now = status.state;
+        let told = self.expected.get(engine.id());
+        if now == EngineState::Failed && told.is_some_and(|told| status.since >= told.at) {
+            self.expected.remove(engine.id());
+            self.inner.line.lock().retain(|other| other != engine.id());
+        }
+        let state = match self.expected.get(engine.id()) {
+            Some(told) if OffsetDateTime::now_utc() - told.at < ORDER_PATIENCE => {
+                match (told.state, now) {
+                    (EngineState::Starting, EngineState::Stopped | EngineState::Failed)
+                    | (EngineState::Stopping, EngineState::Ready) => told.state,
+                    _ => now,
+                }
+            }
+            _ => now,
+        };
+        if state == now {
+            self.expected.remove(engine.id());
+        }
+        Seen {
+            id: engine.id().clone(),
+            state,
+            jobs: activity.jobs(),
+            sockets: activity.sockets(),
+            requests: activity.requests(),
+            idle_for: activity.idle_for(),
+            is_small: engine.is_demo(),
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Start(id) => {
+                // It stays in line until it shows that it starts, so that nobody who waits for it
+                // finds it neither here nor there.
+                self.inner.rests.lock().remove(&id);
+                let engine = self.engine(&id);
+                engine.activity().touch();
+                engine.start(self.inner.tenant(&id));
+                self.expected.insert(id, Told::now(EngineState::Starting));
+            }
+            Action::Stop(id, reason) => {
+                tracing::info!(engine = %id, ?reason, "stopping an engine");
+                let rest = match reason {
+                    StopReason::Idle => Rest::Idle,
+                    StopReason::Room => Rest::Room,
+                };
+                self.inner.rests.lock().insert(id.clone(), rest);
+                if let Some(engine) = self.inner.table.load().get(&id) {
+                    engine.stop();
+                }
+                self.expected.insert(id, Told::now(EngineState::Stopping));
+            }
+        }
+    }
+
+    /// Follows `separate_users`, which may be changed while engines run.
+    fn follow_mode(&mut self) {
+        let config = self.inner.surroundings.config.current();
+        let wanted = config.separate_users && !self.is_attached;
+        if self.is_switching || wanted == self.inner.is_separate.load(Ordering::Relaxed) {
+            return;
+        }
+        if wanted {
+            tracing::warn!(
+                "users are separated from now on: each has a ComfyUI of his own; what was shared stays with the owner"
+            );
+        } else {
+            tracing::warn!(
+                "users are not separated any more: all use the owner's ComfyUI; what they made alone stays in their directories"
+            );
+        }
+        let was_alive = self
+            .inner
+            .table
+            .load()
+            .values()
+            .any(|engine| is_alive(engine.status().state));
+        for id in self.inner.table.load().keys().cloned().collect::<Vec<_>>() {
+            self.retire(&id);
+        }
+        self.is_switching = !self.ending_ids.is_empty();
+        self.inner.is_separate.store(wanted, Ordering::Relaxed);
+        self.inner.line.lock().clear();
+        self.inner.rests.lock().clear();
+        if !wanted {
+            self.engine(&EngineId::Shared);
+        }
+        if was_alive && let Some(id) = self.inner.primary_id() {
+            self.inner.put_in_line(id);
+        }
+    }
+
+    /// Ends the engines of accounts that are gone or disabled, and restarts those whose user lost
+    /// or got the Manager.
+    fn follow_accounts(&mut self) {
+        if !self.inner.is_separate.load(Ordering::Relaxed) {
+            return;
+        }
+        let accounts = self.inner.accounts.current();
+        let is_shut_out = |id: &EngineId| match id {
+            EngineId::Shared => true,
+            EngineId::User(user) => accounts.get(user).is_none_or(|account| account.disabled),
+        };
+        self.inner.line.lock().retain(|id| !is_shut_out(id));
+        let table = self.inner.table.load_full();
+        for (id, engine) in &*table {
+            if is_shut_out(id) {
+                tracing::info!(engine = %id, "ending an engine: its account is gone or disabled");
+                self.retire(id);
+                continue;
+            }
+            let tenant = self.inner.tenant(id);
+            let is_running = matches!(engine.status().state, EngineState::Ready);
+            if is_running
+                && engine
+                    .prepared_for()
+                    .is_some_and(|(before, _)| before != tenant)
+                && !self.expected.contains_key(id)
+            {
+                tracing::info!(engine = %id, "starting an engine again: its user's rights have changed");
+                engine.restart(tenant);
+                self.expected
+                    .insert(id.clone(), Told::now(EngineState::Stopping));
+            }
+        }
+    }
+
+    fn forget_stopped(&mut self, table: &HashMap<EngineId, Arc<Engine>>) {
+        let primary = self.inner.primary_id();
+        let line = self.inner.line.lock().clone();
+        for (id, engine) in table {
+            let status = engine.status();
+            let is_old = OffsetDateTime::now_utc() - status.since
+                > time::Duration::try_from(FORGET_AFTER).unwrap_or(time::Duration::MAX);
+            if status.state == EngineState::Stopped
+                && is_old
+                && Some(id) != primary.as_ref()
+                && !line.contains(id)
+                && !self.expected.contains_key(id)
+            {
+                self.retire(id);
+            }
+        }
+        let accounts = self.inner.accounts.peek();
+        self.inner.rests.lock().retain(|id, _| match id {
+            EngineId::Shared => true,
+            EngineId::User(user) => accounts.get(user).is_some(),
+        });
+    }
+
+    fn publish(&self) {
+        let status = self
+            .inner
+            .primary_id()
+            .and_then(|id| {
+                self.inner
+                    .table
+                    .load()
+                    .get(&id)
+                    .map(|engine| engine.status())
+            })
+            .unwrap_or_else(|| EngineStatus::stopped("ComfyUI is stopped."));
+        self.inner.primary.send_if_modified(|published| {
+            let is_new = *published != status;
+            if is_new {
+                published.clone_from(&status);
+            }
+            is_new
+        });
+        self.inner
+            .rounds
+            .send_modify(|rounds| *rounds = rounds.wrapping_add(1));
+    }
+}
+
+fn is_alive(state: EngineState) -> bool {
+    !matches!(state, EngineState::Stopped | EngineState::Failed)
+}

@@ -1,0 +1,9 @@
+//! Jobs on their way to an engine: what a prompt may hold, and whose turn it is on the GPU.
+
+mod policy;
+mod prompt;
+mod turns;
+
+pub(crate) use policy::NodePolicy;
+pub(crate) use prompt::{MAX_PROMPT, Prompt, PromptFault};
+pub(crate) use turns::{Turn, TurnFault, Turns};

@@ -1,0 +1,353 @@
+//! The body of `POST /prompt`, the one request whose contents the gateway looks at. It is checked,
+//! not rewritten: what passes reaches ComfyUI byte for byte, and is of a kind that its parser and
+//! ours cannot read differently (UTF-8, no duplicate keys, finite numbers, bounded depth).
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::json;
+use std::collections::HashSet;
+use std::fmt;
+
+/// Largest prompt, bytes. Graphs are tens of kilobytes; some carry small pictures.
+pub(crate) const MAX_PROMPT: usize = 16 * 1024 * 1024;
+
+/// Why a prompt is refused, with the place in it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PromptFault {
+    /// Not JSON as everybody reads it.
+    #[error("the prompt is not valid JSON: {0}")]
+    Json(String),
+    /// A member has the wrong type.
+    #[error("{member} must be {expected}")]
+    Type {
+        /// Its name, with dots.
+        member: String,
+        /// In words.
+        expected: &'static str,
+    },
+}
+
+impl PromptFault {
+    /// In the form of ComfyUI's own refusals.
+    pub(crate) fn body(&self) -> serde_json::Value {
+        refusal("invalid_prompt", "Invalid prompt", &self.to_string())
+    }
+}
+
+/// A refusal in ComfyUI's form.
+pub(super) fn refusal(kind: &str, message: &str, details: &str) -> serde_json::Value {
+    json!({
+        "error": { "type": kind, "message": message, "details": details, "extra_info": {} },
+        "node_errors": {},
+    })
+}
+
+/// A JSON value as it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Json {
+    Null,
+    Boolean,
+    Number(f64),
+    Text(String),
+    List(Vec<Self>),
+    Object(Vec<(String, Self)>),
+}
+
+impl Json {
+    fn get(&self, name: &str) -> Option<&Self> {
+        match self {
+            Self::Object(members) => members
+                .iter()
+                .find(|(other, _)| other == name)
+                .map(|(_, value)| value),
+            _ => None,
+        }
+    }
+}
+
+/// One node of the graph.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) id: String,
+    pub(crate) class_type: String,
+    pub(crate) inputs: Vec<(String, Json)>,
+}
+
+/// A prompt that ComfyUI can read without harm.
+#[derive(Debug)]
+pub(crate) struct Prompt {
+    pub(crate) nodes: Vec<Node>,
+    /// The prompt's id and number when the client chose both: two of them that are equal end
+    /// ComfyUI's worker (comfyui-api.md D2).
+    pub(crate) chosen: Option<(String, u64)>,
+}
+
+impl Prompt {
+    /// Reads the body of a `POST /prompt`.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, PromptFault> {
+        let body: Json =
+            serde_json::from_slice(body).map_err(|error| PromptFault::Json(error.to_string()))?;
+        if !matches!(body, Json::Object(_)) {
+            return Err(wrong("the body", "an object"));
+        }
+        check_text_or_none(&body, "client_id")?;
+        check_text_or_none(&body, "prompt_id")?;
+        let number = match body.get("number") {
+            None => None,
+            Some(Json::Number(number)) => Some(*number),
+            Some(_) => return Err(wrong("number", "a number")),
+        };
+        match body.get("extra_data") {
+            None => {}
+            Some(extra @ Json::Object(_)) => check_extra_data(extra)?,
+            Some(_) => return Err(wrong("extra_data", "an object")),
+        }
+        match body.get("partial_execution_targets") {
+            None | Some(Json::Null | Json::List(_)) => {}
+            Some(_) => return Err(wrong("partial_execution_targets", "a list")),
+        }
+        let chosen = number.and_then(|number| match body.get("prompt_id")? {
+            Json::Text(id) => Some((id.clone(), number.to_bits())),
+            _ => Some((String::new(), number.to_bits())),
+        });
+        // ComfyUI says itself that a prompt is missing.
+        let nodes = match body.get("prompt") {
+            None => Vec::new(),
+            Some(Json::Object(nodes)) => nodes
+                .iter()
+                .map(|(id, node)| read_node(id, node))
+                .collect::<Result<_, _>>()?,
+            Some(_) => return Err(wrong("prompt", "an object")),
+        };
+        Ok(Self { nodes, chosen })
+    }
+}
+
+fn wrong(member: impl Into<String>, expected: &'static str) -> PromptFault {
+    PromptFault::Type {
+        member: member.into(),
+        expected,
+    }
+}
+
+fn check_text_or_none(object: &Json, name: &str) -> Result<(), PromptFault> {
+    match object.get(name) {
+        None | Some(Json::Null | Json::Text(_)) => Ok(()),
+        Some(_) => Err(wrong(name, "text")),
+    }
+}
+
+/// Anything but objects here ends ComfyUI's job list or the whole process (D1, D4).
+fn check_extra_data(extra: &Json) -> Result<(), PromptFault> {
+    check_text_or_none(extra, "client_id").map_err(|_| wrong("extra_data.client_id", "text"))?;
+    let information = match extra.get("extra_pnginfo") {
+        None => return Ok(()),
+        Some(information @ Json::Object(_)) => information,
+        Some(_) => return Err(wrong("extra_data.extra_pnginfo", "an object")),
+    };
+    match information.get("workflow") {
+        None | Some(Json::Object(_)) => Ok(()),
+        Some(_) => Err(wrong("extra_data.extra_pnginfo.workflow", "an object")),
+    }
+}
+
+fn read_node(id: &str, node: &Json) -> Result<Node, PromptFault> {
+    let Json::Object(_) = node else {
+        return Err(wrong(format!("prompt.{id}"), "an object"));
+    };
+    let class_type = match node.get("class_type") {
+        // ComfyUI says itself that it is missing.
+        None => String::new(),
+        Some(Json::Text(class_type)) => class_type.clone(),
+        Some(_) => return Err(wrong(format!("prompt.{id}.class_type"), "text")),
+    };
+    let inputs = match node.get("inputs") {
+        None => Vec::new(),
+        Some(Json::Object(inputs)) => inputs.clone(),
+        Some(_) => return Err(wrong(format!("prompt.{id}.inputs"), "an object")),
+    };
+    Ok(Node {
+        id: id.to_owned(),
+        class_type,
+        inputs,
+    })
+}
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<Source: Deserializer<'de>>(source: Source) -> Result<Self, Source::Error> {
+        source.deserialize_any(JsonVisitor)
+    }
+}
+
+struct JsonVisitor;
+
+impl<'de> Visitor<'de> for JsonVisitor {
+    type Value = Json;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON value")
+    }
+
+    fn visit_unit<Fault>(self) -> Result<Json, Fault> {
+        Ok(Json::Null)
+    }
+
+    fn visit_bool<Fault>(self, _value: bool) -> Result<Json, Fault> {
+        Ok(Json::Boolean)
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "only whether it is a number matters"
+    )]
+    fn visit_i64<Fault>(self, value: i64) -> Result<Json, Fault> {
+        Ok(Json::Number(value as f64))
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "only whether it is a number matters"
+    )]
+    fn visit_u64<Fault>(self, value: u64) -> Result<Json, Fault> {
+        Ok(Json::Number(value as f64))
+    }
+
+    fn visit_f64<Fault>(self, value: f64) -> Result<Json, Fault> {
+        Ok(Json::Number(value))
+    }
+
+    fn visit_str<Fault>(self, value: &str) -> Result<Json, Fault> {
+        Ok(Json::Text(value.to_owned()))
+    }
+
+    fn visit_string<Fault>(self, value: String) -> Result<Json, Fault> {
+        Ok(Json::Text(value))
+    }
+
+    fn visit_seq<Items: SeqAccess<'de>>(self, mut items: Items) -> Result<Json, Items::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Json::List(list))
+    }
+
+    fn visit_map<Members: MapAccess<'de>>(
+        self,
+        mut members: Members,
+    ) -> Result<Json, Members::Error> {
+        let mut object: Vec<(String, Json)> = Vec::new();
+        let mut names = HashSet::new();
+        while let Some((name, value)) = members.next_entry::<String, Json>()? {
+            if !names.insert(name.clone()) {
+                return Err(Members::Error::custom(format_args!(
+                    "the key \"{name}\" stands twice in one object"
+                )));
+            }
+            object.push((name, value));
+        }
+        Ok(Json::Object(object))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn fault(body: &str) -> String {
+        Prompt::parse(body.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_usual_prompt() {
+        let body = r#"{"client_id":"c","prompt":{"1":{"class_type":"A","inputs":{"seed":18446744073709551615,"x":["2",0]},"_meta":{"title":"t"}}},
+            "extra_data":{"extra_pnginfo":{"workflow":{"nodes":[]}}},"number":-1.5,"prompt_id":"p"}"#;
+        let prompt = Prompt::parse(body.as_bytes()).unwrap();
+        assert_eq!(prompt.nodes.len(), 1);
+        assert_eq!(prompt.nodes[0].class_type, "A");
+        assert_eq!(prompt.chosen, Some(("p".to_owned(), (-1.5f64).to_bits())));
+        for body in [
+            "{}",
+            r#"{"prompt":{}}"#,
+            r#"{"prompt":{"1":{}},"client_id":null,"prompt_id":null}"#,
+        ] {
+            assert!(Prompt::parse(body.as_bytes()).is_ok(), "{body}");
+        }
+    }
+
+    #[test]
+    fn d1_to_d6_what_ends_or_poisons_comfyui() {
+        let deep = format!(
+            "{{\"prompt\":{{\"1\":{{\"inputs\":{{\"x\":{}0{}}}}}}}}}",
+            "[".repeat(900),
+            "]".repeat(900)
+        );
+        let table = [
+            (r#"{"client_id":["a"]}"#, "client_id must be text"),
+            (r#"{"client_id":{"a":1}}"#, "client_id must be text"),
+            (
+                r#"{"extra_data":{"client_id":[1]}}"#,
+                "extra_data.client_id must be text",
+            ),
+            (r#"{"extra_data":[]}"#, "extra_data must be an object"),
+            (
+                r#"{"extra_data":{"extra_pnginfo":null}}"#,
+                "extra_data.extra_pnginfo must be an object",
+            ),
+            (
+                r#"{"extra_data":{"extra_pnginfo":{"workflow":[]}}}"#,
+                "workflow must be an object",
+            ),
+            (r#"{"prompt_id":{"a":1}}"#, "prompt_id must be text"),
+            (r#"{"number":"nan"}"#, "number must be a number"),
+            (r#"{"number":NaN}"#, "not valid JSON"),
+            (
+                r#"{"prompt":{"1":{"inputs":{"x":Infinity}}}}"#,
+                "not valid JSON",
+            ),
+            (r#"{"prompt":{"1":{"inputs":{"x":1e999}}}}"#, "out of range"),
+            (
+                r#"{"prompt":{"1":{"inputs":{"x":"\ud800"}}}}"#,
+                "not valid JSON",
+            ),
+            (r#"{"prompt":[]}"#, "prompt must be an object"),
+            (r#"{"prompt":{"1":[]}}"#, "prompt.1 must be an object"),
+            (
+                r#"{"prompt":{"1":{"class_type":["A"]}}}"#,
+                "prompt.1.class_type must be text",
+            ),
+            (
+                r#"{"prompt":{"1":{"inputs":[]}}}"#,
+                "prompt.1.inputs must be an object",
+            ),
+            (
+                r#"{"client_id":"a","client\u005fid":["b"]}"#,
+                "stands twice",
+            ),
+            ("[]", "the body must be an object"),
+            ("", "not valid JSON"),
+        ];
+        for (body, expected) in table {
+            let said = fault(body);
+            assert!(said.contains(expected), "{body}: {said}");
+        }
+        assert!(fault(&deep).contains("recursion limit"));
+        let long = format!("{{\"number\":{}}}", "9".repeat(400));
+        assert!(fault(&long).contains("out of range"));
+        assert!(Prompt::parse(b"\xff\xfe{\x00}\x00").is_err(), "not UTF-8");
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_panics(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Prompt::parse(&body);
+        }
+
+        #[test]
+        fn what_serde_json_writes_is_read(text in "\\PC{0,20}", number: i32) {
+            let body = json!({"prompt": {"1": {"class_type": text, "inputs": {"n": number}}}}).to_string();
+            let prompt = Prompt::parse(body.as_bytes()).unwrap();
+            prop_assert_eq!(&prompt.nodes[0].class_type, &text);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What a path of ComfyUI is, so that the roles' rights can be applied to it.
+
+use super::path::is_manager_path;
+use http::Method;
+
+/// What a request to ComfyUI means for rights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// ComfyUI's own and harmless in an engine of one's own.
+    Known,
+    /// `POST /prompt`.
+    Prompt,
+    /// An upload that may go into the models or the custom nodes.
+    AssetUpload,
+    /// ComfyUI-Manager, which installs code.
+    Manager,
+    /// Lets the server fetch models from an address, or changes what all users have.
+    Install,
+    /// Not ComfyUI's: a custom node answers it, with who knows what (defect C14).
+    Unknown,
+}
+
+/// First segments of ComfyUI's own routes, of all versions looked at, and of its front end's
+/// folders.
+const OWN: [&str; 36] = [
+    "assets",
+    "cursor",
+    "docs",
+    "embeddings",
+    "experiment",
+    "extensions",
+    "features",
+    "fonts",
+    "free",
+    "global_subgraphs",
+    "history",
+    "i18n",
+    "icons",
+    "images",
+    "internal",
+    "interrupt",
+    "jobs",
+    "lib",
+    "models",
+    "node_replacements",
+    "object_info",
+    "prompt",
+    "queue",
+    "scripts",
+    "settings",
+    "system_stats",
+    "tags",
+    "tasks",
+    "templates",
+    "upload",
+    "userdata",
+    "users",
+    "view",
+    "view_metadata",
+    "workflow_templates",
+    "ws",
+];
+
+/// Judges a path in its one form. Wider than ComfyUI matches where that is safer.
+pub(super) fn meaning(method: &Method, normal_path: &str) -> Meaning {
+    if is_manager_path(normal_path) {
+        return Meaning::Manager;
+    }
+    let decoded = percent_encoding::percent_decode_str(normal_path).decode_utf8_lossy();
+    let segments: Vec<&str> = decoded
+        .split(['/', '\\'])
+        .map(str::trim)
+        .filter(|segment| !segment.is_empty())
+        .skip_while(|segment| *segment == "api")
+        .collect();
+    let changes = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+    match segments.as_slice() {
+        ["prompt"] if *method == Method::POST => Meaning::Prompt,
+        ["assets"] if *method == Method::POST => Meaning::AssetUpload,
+        ["assets", "download" | "import" | "prune" | "seed", ..] if changes => Meaning::Install,
+        ["models", "download", ..] => Meaning::Install,
+        [] => Meaning::Known,
+        ["v2", "userdata", ..] => Meaning::Known,
+        // Files at the root of the front end.
+        [file] if file.contains('.') => Meaning::Known,
+        [first, ..] if OWN.contains(first) => Meaning::Known,
+        _ => Meaning::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_paths_mean() {
+        let get = &Method::GET;
+        let post = &Method::POST;
+        let table = [
+            (get, "/", Meaning::Known),
+            (get, "/api/", Meaning::Known),
+            (get, "/user.css", Meaning::Known),
+            (get, "/api/userdata/user.css", Meaning::Known),
+            (get, "/api/v2/userdata", Meaning::Known),
+            (get, "/api/api/jobs", Meaning::Known),
+            (get, "/ws", Meaning::Known),
+            (get, "/extensions/pack/x.js", Meaning::Known),
+            (get, "/prompt", Meaning::Known),
+            (post, "/prompt", Meaning::Prompt),
+            (post, "/api/prompt", Meaning::Prompt),
+            (post, "//api//prompt/", Meaning::Prompt),
+            (post, "/api/assets", Meaning::AssetUpload),
+            (post, "/api/assets/from-hash", Meaning::Known),
+            (post, "/api/assets/seed", Meaning::Install),
+            (post, "/api/assets/download", Meaning::Install),
+            (post, "/models/download", Meaning::Install),
+            (get, "/api/models/download/1", Meaning::Install),
+            (post, "/api/manager/reboot", Meaning::Manager),
+            (get, "/video_ui_custom_view", Meaning::Unknown),
+            (get, "/easyuse/prompt/styles", Meaning::Unknown),
+            (get, "/api/pysssss/autocomplete", Meaning::Unknown),
+            (get, "/v2/unknown", Meaning::Unknown),
+            (get, "/viewer", Meaning::Unknown),
+        ];
+        for (method, path, expected) in table {
+            assert_eq!(meaning(method, path), expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn routes_of_the_recorded_versions_are_known() {
+        for path in [
+            "/api/embeddings",
+            "/api/experiment/models/preview/x/0/y",
+            "/api/features",
+            "/api/global_subgraphs/x",
+            "/api/history/x",
+            "/api/i18n",
+            "/internal/logs/raw",
+            "/api/interrupt",
+            "/api/models/x",
+            "/api/object_info/x",
+            "/api/queue",
+            "/api/settings/x",
+            "/api/system_stats",
+            "/api/tags",
+            "/templates/x",
+            "/api/upload/mask",
+            "/api/users",
+            "/api/view",
+            "/api/view_metadata/x",
+            "/api/workflow_templates",
+            "/docs/x/en.md",
+            "/api/free",
+        ] {
+            assert_eq!(meaning(&Method::GET, path), Meaning::Known, "{path}");
+        }
+    }
+}
