@@ -15,6 +15,7 @@ use crate::jobs::NodePolicy;
 use crate::platform;
 use crate::sandbox;
 use crate::sharing::Sharing;
+use crate::statistics::Statistics;
 use crate::store::{AuditEntry, AuditEvent, Store};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::sync::Arc;
@@ -68,6 +69,7 @@ pub struct App {
     /// Encryption, while there is any.
     pub(crate) tls: ArcSwapOption<Tls>,
     pub(crate) gallery: Gallery,
+    pub(crate) statistics: Statistics,
 }
 
 impl App {

@@ -13,6 +13,7 @@ use crate::http::tls::TlsError;
 use crate::http::{Connections, Server, ServerError, Waiting, router};
 use crate::local::LocalApi;
 use crate::sharing::Sharing;
+use crate::statistics::{self, Statistics};
 use crate::store::{Store, StoreError};
 use crate::supervisor::{EngineState, EngineStatus};
 use crate::watcher;
@@ -78,6 +79,7 @@ impl Gateway {
         listen: Option<SocketAddr>,
     ) -> Result<Self, GatewayError> {
         let started_with = config.current();
+        crate::files::remove_leftovers(data.root());
         let io = |path: PathBuf| {
             let path = path.display().to_string();
             move |source| GatewayError::Io { path, source }
@@ -118,21 +120,30 @@ impl Gateway {
             sharing,
             tls: ArcSwapOption::new(tls),
             gallery: Gallery::new(data),
+            statistics: Statistics::default(),
         });
         let addresses = sharing_task.addresses(&started_with);
         let server = Server::start(&app, &router(&app), &addresses)?;
         let stopping = CancellationToken::new();
         let tasks = TaskTracker::new();
+        tasks.spawn(statistics::run(Arc::clone(&app), stopping.clone()));
         let attendant = sharing_task.attend(Arc::clone(&app), server);
         let serving = tokio::spawn(attendant.run(stopping.clone()));
         tasks.spawn(watcher::run(Arc::clone(&app), stopping.clone()));
         tasks.spawn(announce_engine(Arc::clone(&app), stopping.clone()));
+        let local = LocalApi::new(&app);
+        #[cfg(unix)]
+        tasks.spawn(crate::control_socket::serve(
+            data.control_socket(),
+            local.clone(),
+            stopping.clone(),
+        ));
         tasks.close();
         for warning in app.warnings() {
             tracing::warn!("{warning}");
         }
         Ok(Self {
-            local: LocalApi::new(&app),
+            local,
             app,
             serving,
             stopping,

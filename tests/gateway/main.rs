@@ -10,6 +10,7 @@ mod proxy;
 mod readme;
 mod real_comfyui;
 mod routes;
+mod sandbox;
 mod separate;
 mod sessions;
 mod sharing;

@@ -260,6 +260,22 @@ impl Gateway {
         self.child.id()
     }
 
+    /// Runs a subcommand of `sentineld` on the same data directory, such as `["user", "list"]`, and
+    /// returns what it printed.
+    pub fn command(&self, words: &[&str]) -> Result<String> {
+        let (first, rest) = words.split_first().context("a subcommand")?;
+        let output = Command::new(program()?)
+            .arg(first)
+            .arg("--data-dir")
+            .arg(self.data.path())
+            .args(rest)
+            .stdin(Stdio::null())
+            .output()?;
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "{words:?}: {errors}");
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     /// Sends a request.
     pub fn ask(&self, ask: &Ask) -> Result<Answer> {
         ask.send(self.port)

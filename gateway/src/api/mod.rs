@@ -5,10 +5,13 @@ mod access;
 mod account;
 mod config;
 mod engine;
+mod export;
 mod gallery;
 mod invites;
+mod log;
 mod people;
 mod sharing;
+mod statistics;
 mod status;
 mod views;
 
@@ -46,6 +49,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(engine::restart))
         .routes(routes!(engine::free))
         .routes(routes!(engine::log))
+        .routes(routes!(statistics::show))
         .routes(routes!(engine::list))
         .routes(routes!(engine::start_one))
         .routes(routes!(engine::stop_one))
@@ -67,6 +71,9 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(gallery::list, gallery::delete))
         .routes(routes!(gallery::file))
         .routes(routes!(gallery::thumbnail))
+        .routes(routes!(config::keys))
+        .routes(routes!(log::show))
+        .routes(routes!(export::audit))
         .routes(routes!(status::audit))
         .routes(routes!(status::show))
         .routes(routes!(status::openapi))

@@ -201,11 +201,15 @@ impl Confinement {
                 }
             }
             Profile::User => {
-                launch.environment.push(if self.has_bytecode() {
-                    set("PYTHONDONTWRITEBYTECODE", Path::new("1"))
+                if self.has_bytecode() {
+                    let variable = set("PYTHONDONTWRITEBYTECODE", Path::new("1"));
+                    launch.environment.push(variable);
                 } else {
-                    set("PYTHONPYCACHEPREFIX", &places.cache.join("python"))
-                });
+                    let variable = set("PYTHONPYCACHEPREFIX", &places.cache.join("python"));
+                    launch.environment.push(variable);
+                    let switch = OsString::from("PYTHONDONTWRITEBYTECODE");
+                    launch.removed_environment.push(switch);
+                }
                 if let Some(hub) = &caches.hugging_face {
                     self.link_entries(hub, &places.hugging_face().join("hub"))?;
                 }
@@ -271,15 +275,13 @@ impl Confinement {
         }
     }
 
-    /// Whether Python finds its modules compiled, so that it need not compile them again for
-    /// each user.
+    /// Whether Python finds its packages compiled. Compiling them takes longer than all the rest of
+    /// a start, and with a cache directory of the engine's own those there are would be passed over.
     fn has_bytecode(&self) -> bool {
-        let compiled = |directory: PathBuf| directory.join("__pycache__").is_dir();
-        let Some(python) = &self.python else {
-            return true;
-        };
-        compiled(self.installation.directory.join("comfy"))
-            && python.paths.iter().any(|path| compiled(path.join("torch")))
+        self.python.as_ref().is_none_or(|python| {
+            let compiled = |path: &PathBuf| path.join("torch/__pycache__").is_dir();
+            python.paths.iter().any(compiled)
+        })
     }
 
     fn named(&self, launch: &LaunchPlan) -> NamedPaths {
@@ -494,11 +496,7 @@ fn devices() -> Vec<PathBuf> {
         DEVICE_NAMES.iter().any(|start| name.starts_with(start))
     });
     let named = named.map(|entry| entry.path());
-    all_real(
-        &named
-            .chain(DEVICES.iter().map(PathBuf::from))
-            .collect::<Vec<_>>(),
-    )
+    all_real(named.chain(DEVICES.iter().map(PathBuf::from)))
 }
 
 fn entries(directory: &Path) -> impl Iterator<Item = fs::DirEntry> + use<> {
