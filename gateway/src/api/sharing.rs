@@ -166,8 +166,7 @@ pub(crate) async fn change(
     for (path, value) in &wanted {
         insert(&mut members, path, value.clone());
     }
-    let settings =
-        Settings::from_members(members).map_err(|errors| ConfigFileError::from(errors))?;
+    let settings = Settings::from_members(members).map_err(ConfigFileError::from)?;
     if !wanted.is_empty() {
         app.config.change(&settings)?;
         app.config_changed();

@@ -146,7 +146,6 @@ pub(crate) struct Sharing {
 pub(crate) struct SharingTask {
     received: mpsc::Receiver<Request>,
     publisher: watch::Sender<SharingState>,
-    data: DataDirectory,
     listen: Option<SocketAddr>,
 }
 
@@ -172,7 +171,6 @@ impl Sharing {
         let task = SharingTask {
             received,
             publisher,
-            data: data.clone(),
             listen,
         };
         let sharing = Self {
@@ -381,7 +379,7 @@ impl Attendant {
     /// `false` when the settings ask for what cannot be had.
     async fn apply_encryption(&mut self, config: &Config) -> bool {
         let adapters = Adapter::list();
-        let source = encryption::certificate_source(config, &self.task.data, &adapters);
+        let source = encryption::certificate_source(config, &self.app.data, &adapters);
         let current = self.app.tls.load_full();
         if current.as_ref().map(|tls| tls.source()) == source.as_ref() {
             return true;
