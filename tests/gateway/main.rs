@@ -3,6 +3,8 @@
 mod admin_api;
 mod filtering;
 mod gallery;
+mod invites;
+mod local_owner;
 mod lock_out;
 mod proxy;
 mod readme;
@@ -11,6 +13,7 @@ mod routes;
 mod sandbox;
 mod separate;
 mod sessions;
+mod sharing;
 mod sign_in;
 mod smuggling;
 mod supervisor;

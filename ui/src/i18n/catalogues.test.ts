@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { catalogues, fill, languages, preferredLanguage } from ".";
+import { catalogues as management } from "../management/text";
 import * as overlay from "../overlay/texts";
 
 /** A text may be empty where English has none either. */
@@ -9,6 +10,7 @@ function places(text: string): string[] {
 
 const sets: Record<string, Record<string, Record<string, string>>> = {
   pages: catalogues,
+  management,
   overlay: { en: overlay.en, de: overlay.de, zh: overlay.zh },
 };
 
