@@ -15,6 +15,8 @@ mod clock;
 pub mod comfyui;
 pub mod config;
 pub mod control;
+#[cfg(unix)]
+mod control_socket;
 pub mod engine;
 pub mod files;
 pub mod gallery;
@@ -26,6 +28,8 @@ mod log;
 mod platform;
 pub mod proxy;
 pub mod sandbox;
+mod sharing;
+mod statistics;
 pub mod store;
 pub mod supervisor;
 mod watcher;

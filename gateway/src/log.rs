@@ -1,4 +1,8 @@
-//! The log: to the console and to a rotated file, filtered by `log_levels`.
+//! The log: to the console, to a rotated file and to a ring in memory, filtered by `log_levels`.
+
+mod ring;
+
+pub(crate) use ring::ring;
 
 use crate::config::{Config, LogLevel};
 use std::path::Path;
@@ -36,7 +40,11 @@ pub(crate) fn start(config: &Config, directory: &Path) -> anyhow::Result<WorkerG
         .with_target(false);
     let filter = filter_fn(is_wanted).with_max_level_hint(max);
     tracing_subscriber::registry()
-        .with(file.and_then(console).with_filter(filter))
+        .with(
+            file.and_then(console)
+                .and_then(ring::RingLayer::default())
+                .with_filter(filter),
+        )
         .try_init()?;
     Ok(guard)
 }

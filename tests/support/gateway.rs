@@ -32,6 +32,7 @@ pub struct Options {
     data: Option<Arc<TempDir>>,
     has_owner: bool,
     awaits_engine: bool,
+    listens_by_settings: bool,
 }
 
 impl Default for Options {
@@ -45,6 +46,7 @@ impl Default for Options {
             data: None,
             has_owner: true,
             awaits_engine: true,
+            listens_by_settings: false,
         }
     }
 }
@@ -148,6 +150,13 @@ impl Options {
         self.without_engine()
     }
 
+    /// Listens where the settings say, on any free port, instead of where the command line says.
+    #[must_use]
+    pub fn listening_by_settings(mut self) -> Self {
+        self.listens_by_settings = true;
+        self.file("config.json", "{\"sharing\": {\"port\": 0}}\n")
+    }
+
     /// Does not wait until the engine answers.
     #[must_use]
     pub fn without_engine(mut self) -> Self {
@@ -185,7 +194,7 @@ impl Gateway {
         let console = tempfile::tempdir()?;
         let mut command = Command::new(program()?);
         command
-            .args(["run", "--listen", "127.0.0.1:0", "--data-dir"])
+            .args(["run", "--data-dir"])
             .arg(data.path())
             .args(&options.comfyui)
             .args([
@@ -197,6 +206,9 @@ impl Gateway {
             .stdin(Stdio::null())
             .stdout(fs::File::create(console.path().join("stdout"))?)
             .stderr(fs::File::create(console.path().join("stderr"))?);
+        if !options.listens_by_settings {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         for assignment in &options.set {
             command.args(["--set", assignment]);
         }
@@ -263,6 +275,22 @@ impl Gateway {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Runs a subcommand of `sentineld` on the same data directory, such as `["user", "list"]`, and
+    /// returns what it printed.
+    pub fn command(&self, words: &[&str]) -> Result<String> {
+        let (first, rest) = words.split_first().context("a subcommand")?;
+        let output = Command::new(program()?)
+            .arg(first)
+            .arg("--data-dir")
+            .arg(self.data.path())
+            .args(rest)
+            .stdin(Stdio::null())
+            .output()?;
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "{words:?}: {errors}");
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     /// Sends a request.

@@ -96,18 +96,19 @@ pub(crate) struct GalleryView {
 
 /// The output directory that somebody may see.
 fn directory(app: &App, signed_in: &SignedIn) -> Result<PathBuf, ApiError> {
-    match app.output_directory(&signed_in.account.id) {
-        OutputDirectory::Own(path) => Ok(path),
-        OutputDirectory::Shared(path) if signed_in.has_admin_rights() => Ok(path),
-        OutputDirectory::Shared(_) => Err(ApiError::new(
+    if !app.engines.is_separate() && !signed_in.has_admin_rights() {
+        return Err(ApiError::new(
             StatusCode::CONFLICT,
             "shared_engine",
             "All users share one ComfyUI, so nobody has pictures of his own. An admin can give everybody one of his own.",
-        )),
+        ));
+    }
+    match app.output_directory(&signed_in.account.id) {
+        OutputDirectory::Own(path) | OutputDirectory::Shared(path) => Ok(path),
         OutputDirectory::Unknown => Err(ApiError::new(
             StatusCode::CONFLICT,
             "output_unknown",
-            "Sentinel does not know where ComfyUI puts its pictures.",
+            "Sentinel learns where ComfyUI puts its pictures when it starts ComfyUI. Please start it once.",
         )),
     }
 }

@@ -5,9 +5,13 @@ mod access;
 mod account;
 mod config;
 mod engine;
+mod export;
 mod gallery;
 mod invites;
+mod log;
 mod people;
+mod sharing;
+mod statistics;
 mod status;
 mod views;
 
@@ -45,6 +49,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(engine::restart))
         .routes(routes!(engine::free))
         .routes(routes!(engine::log))
+        .routes(routes!(statistics::show))
         .routes(routes!(engine::list))
         .routes(routes!(engine::start_one))
         .routes(routes!(engine::stop_one))
@@ -56,13 +61,19 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(people::sessions, people::sign_out_everywhere))
         .routes(routes!(invites::list, invites::make))
         .routes(routes!(invites::withdraw))
+        .routes(routes!(sharing::show, sharing::change))
+        .routes(routes!(sharing::examine))
         .routes(routes!(access::show))
         .routes(routes!(access::replace_list))
         .routes(routes!(access::lift_lockout))
+        .routes(routes!(access::lift_ban))
         .routes(routes!(config::show, config::change))
         .routes(routes!(gallery::list, gallery::delete))
         .routes(routes!(gallery::file))
         .routes(routes!(gallery::thumbnail))
+        .routes(routes!(config::keys))
+        .routes(routes!(log::show))
+        .routes(routes!(export::audit))
         .routes(routes!(status::audit))
         .routes(routes!(status::show))
         .routes(routes!(status::openapi))

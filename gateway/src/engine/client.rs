@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -58,6 +58,12 @@ pub(super) async fn jobs(address: SocketAddr) -> Result<u32, ClientError> {
     let bytes = ask(address, Method::GET, "/prompt", String::new()).await?;
     let answer: Answer = serde_json::from_slice(&bytes).map_err(|_| ClientError::Answer)?;
     Ok(answer.exec_info.queue_remaining)
+}
+
+/// `GET /system_stats`.
+pub(super) async fn system_stats(address: SocketAddr) -> Result<Value, ClientError> {
+    let bytes = ask(address, Method::GET, "/system_stats", String::new()).await?;
+    serde_json::from_slice(&bytes).map_err(|_| ClientError::Answer)
 }
 
 async fn ask(

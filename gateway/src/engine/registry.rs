@@ -1,6 +1,7 @@
 //! Who has which engine. Requests read a table; one task changes it: it starts engines in the
 //! order of visits, stops idle ones, and follows the settings and the accounts.
 
+use super::client;
 use super::files_of_user::{FilesError, FilesFate, finish_deletions};
 use super::gpu;
 use super::handle::{Engine, EngineId, Surroundings};
@@ -425,6 +426,24 @@ impl Engines {
         self.tell(Order::RestartAll);
     }
 
+    /// Process ids of all engines that live.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let table = self.inner.table.load();
+        table
+            .values()
+            .filter_map(|engine| engine.status().pid)
+            .collect()
+    }
+
+    /// What the first engine that is ready tells of the machine.
+    pub(crate) async fn system_stats(&self) -> Option<serde_json::Value> {
+        let address = {
+            let table = self.inner.table.load();
+            table.values().find_map(|engine| engine.address())?
+        };
+        client::system_stats(address).await.ok()
+    }
+
     /// Asks all engines to unload models and free memory.
     pub fn free(&self, unload_models: bool, free_memory: bool) {
         for engine in self.inner.table.load().values() {
@@ -777,21 +796,20 @@ impl Keeper {
             for action in decide(&seen, &line, &limits) {
                 self.act(action);
             }
-            self.leave_line(&seen);
+            self.leave_line(&table);
         }
         self.forget_stopped(&table);
         self.publish();
     }
 
-    /// Whoever is alive needs no place in the line.
-    fn leave_line(&self, seen: &[Seen]) {
+    /// Whoever shows that he is alive needs no place in the line.
+    fn leave_line(&self, table: &HashMap<EngineId, Arc<Engine>>) {
         self.inner.line.lock().retain(|id| {
-            !seen.iter().any(|engine| {
-                engine.id == *id
-                    && matches!(
-                        engine.state,
-                        EngineState::Starting | EngineState::Ready | EngineState::Crashed
-                    )
+            !table.get(id).is_some_and(|engine| {
+                matches!(
+                    engine.status().state,
+                    EngineState::Starting | EngineState::Ready | EngineState::Crashed
+                )
             })
         });
     }

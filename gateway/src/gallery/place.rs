@@ -15,17 +15,16 @@ pub(crate) enum OutputDirectory {
     Own(PathBuf),
     /// Everybody's: one ComfyUI for all.
     Shared(PathBuf),
-    /// ComfyUI is run by somebody else, or was not found yet.
+    /// ComfyUI is run by somebody else, or was not started yet.
     Unknown,
 }
 
 impl App {
     /// Where the output of a user lies.
     pub(crate) fn output_directory(&self, user: &UserId) -> OutputDirectory {
-        let output = self.engines.places_of(user).map(|places| places.output);
-        match output {
-            Some(output) if self.engines.is_separate() => OutputDirectory::Own(output),
-            Some(output) => OutputDirectory::Shared(output),
+        match self.engines.places_of(user) {
+            Some(places) if self.engines.is_separate() => OutputDirectory::Own(places.output),
+            Some(places) => OutputDirectory::Shared(places.output),
             None => OutputDirectory::Unknown,
         }
     }
