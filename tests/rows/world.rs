@@ -369,7 +369,7 @@ pub(crate) fn contents(folder: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
                 if !matches!(&*name, "private" | "cache" | "__pycache__") {
                     folders.push(path);
                 }
-            } else if !name.contains(".db") && !name.ends_with(".log") {
+            } else if path.is_file() && !name.contains(".db") && !name.ends_with(".log") {
                 all.insert(path.clone(), fs::read(&path)?);
             }
         }
