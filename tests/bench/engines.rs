@@ -120,22 +120,22 @@ fn names(engine: &str) -> Names {
     if engine == "demo" {
         Names {
             cold: "First start of a user's engine (demo)",
-            warm: "Further start of a user's engine (demo)",
+            warm: "Start of a user's engine that was stopped (demo)",
             memory: "Memory of a user's engine (demo)",
             limits: Some([2000.0, 1000.0, 30.0]),
         }
     } else {
         Names {
             cold: "First start of a user's engine (ComfyUI)",
-            warm: "Further start of a user's engine (ComfyUI)",
+            warm: "Start of a user's engine that was stopped (ComfyUI)",
             memory: "Memory of a user's engine (ComfyUI)",
             limits: None,
         }
     }
 }
 
-/// From the first request of a user to its answer, when Sentinel has not looked for ComfyUI yet and
-/// when it has; and the memory that admins see.
+/// From a user's request to its answer, when he comes for the first time and when his engine was
+/// stopped; and the memory that admins see.
 pub(crate) fn starts(fixture: &Fixture, count: usize) -> Result<Vec<Row>> {
     let base = tempfile::tempdir()?;
     for folder in ["custom_nodes", "models", "input", "output"] {
@@ -147,13 +147,14 @@ pub(crate) fn starts(fixture: &Fixture, count: usize) -> Result<Vec<Row>> {
         let rounds = if engine == "demo" { count } else { 2 };
         let (mut cold, mut warm, mut needed) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds {
-            let gateway = fixture.with_engines(3, &[options(true), arguments.clone()].concat())?;
-            let admin = gateway.sign_in_as(None)?;
+            let gateway = fixture.with_engines(2, &[options(true), arguments.clone()].concat())?;
             // The admin's own starts with the gateway; what is measured comes alone.
-            held_until_ready(&admin)?;
-            cold.push(held_until_ready(&gateway.sign_in_as(Some(1))?)?);
-            warm.push(held_until_ready(&gateway.sign_in_as(Some(2))?)?);
-            let list = gateway.admin(&admin, "/sentinel/api/engines")?;
+            held_until_ready(&gateway.token_of(None)?)?;
+            let user = gateway.token_of(Some(1))?;
+            cold.push(held_until_ready(&user)?);
+            gateway.stop_engine_of("user1")?;
+            warm.push(held_until_ready(&user)?);
+            let list = gateway.admin("GET", "/sentinel/api/engines")?;
             for engine in list["engines"].as_array().context("engines")? {
                 let bytes = engine["memory_bytes"].as_f64();
                 needed.push(bytes.with_context(|| engine.to_string())? / 1024.0 / 1024.0);
@@ -291,7 +292,7 @@ pub(crate) fn ten_users(fixture: &Fixture, _: usize) -> Result<Vec<Row>> {
     let gateway = fixture.with_engines(USERS + 1, &[options(true), demo.to_vec()].concat())?;
     let mut peers = Vec::new();
     for user in 1..=USERS {
-        let peer = gateway.sign_in_as(Some(user))?;
+        let peer = gateway.token_of(Some(user))?;
         held_until_ready(&peer)?;
         peers.push(peer);
     }
@@ -372,18 +373,22 @@ async fn round(workers: &mut [Worker]) -> Result<()> {
 }
 
 impl Gateway {
-    /// Signs in as the admin, or as a user by number, and asks nothing more.
-    pub(crate) fn sign_in_as(&self, user: Option<usize>) -> Result<Peer> {
-        let stranger = Peer {
-            address: self.address,
-            token: None,
-        };
+    /// A program's token of the admin, or of a user by number: what it asks waits for the engine.
+    fn token_of(&self, user: Option<usize>) -> Result<Peer> {
         let username = match user {
             Some(number) => format!("user{number}"),
             None => USERNAME.to_owned(),
         };
-        let body = json!({"username": username, "password": PASSWORD});
-        let answer = stranger.connect()?.post(&stranger, "/login", &body)?;
+        let body = json!({"username": username, "password": PASSWORD, "expire_hours": 1});
+        self.peer("/generate_token", &body)
+    }
+
+    fn peer(&self, path: &str, body: &Value) -> Result<Peer> {
+        let stranger = Peer {
+            address: self.address,
+            token: None,
+        };
+        let answer = stranger.connect()?.post(&stranger, path, body)?;
         let token = answer["jwt_token"].as_str().map(str::to_owned);
         Ok(Peer {
             token: Some(token.with_context(|| answer.to_string())?),
@@ -392,15 +397,39 @@ impl Gateway {
     }
 
     /// What an admin page gets.
-    fn admin(&self, admin: &Peer, path: &str) -> Result<Value> {
+    fn admin(&self, method: &str, path: &str) -> Result<Value> {
+        let admin = &self.peer(
+            "/login",
+            &json!({"username": USERNAME, "password": PASSWORD}),
+        )?;
         let mut connection = admin.connect()?;
         let body = json!({"password": PASSWORD});
         let proof = connection.post(admin, "/sentinel/api/step-up", &body)?;
         let proof = proof["proof"].as_str().context("a proof")?;
-        let more = format!("X-Sentinel-Proof: {proof}\r\n");
-        connection.send(&admin.request("GET", path, &more))?;
+        let more = format!("X-Sentinel-Proof: {proof}\r\nContent-Length: 0\r\n");
+        connection.send(&admin.request(method, path, &more))?;
         let (status, text) = connection.whole()?;
-        ensure!(status == 200, "{status}: {text}");
-        Ok(serde_json::from_str(&text)?)
+        ensure!((200..300).contains(&status), "{status}: {text}");
+        Ok(serde_json::from_str(&text).unwrap_or_default())
+    }
+
+    /// Stops a user's engine and waits until it has ended.
+    fn stop_engine_of(&self, username: &str) -> Result<()> {
+        let engine = || -> Result<Value> {
+            let list = self.admin("GET", "/sentinel/api/engines")?;
+            let engines = list["engines"].as_array().into_iter().flatten();
+            let own = engines
+                .into_iter()
+                .find(|engine| engine["username"] == username);
+            own.cloned().with_context(|| list.to_string())
+        };
+        let id = engine()?["id"].as_str().context("an id")?.to_owned();
+        self.admin("POST", &format!("/sentinel/api/engines/{id}/stop"))?;
+        let started = Instant::now();
+        while engine()?["state"] != "stopped" {
+            ensure!(started.elapsed() < PATIENCE, "the engine does not stop");
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
     }
 }
