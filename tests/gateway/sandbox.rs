@@ -180,6 +180,56 @@ fn ports_that_are_allowed_are_reached() -> Result<()> {
 }
 
 #[test]
+#[ignore = "needs a real ComfyUI: set COMFYUI_DIR and COMFYUI_PYTHON"]
+fn a_hostile_custom_node_of_comfyui_reaches_nothing_of_others() -> Result<()> {
+    if !can_confine() {
+        return Ok(());
+    }
+    let nodes = tempfile::tempdir()?;
+    let node = nodes.path().join("custom_nodes/hostile-node");
+    fs::create_dir_all(&node)?;
+    fs::write(
+        node.join("__init__.py"),
+        include_str!("../hostile-node/__init__.py"),
+    )?;
+    let paths = nodes.path().join("paths.yaml");
+    let base = nodes.path().display();
+    fs::write(
+        &paths,
+        format!("hostile:\n  base_path: {base}\n  custom_nodes: custom_nodes\n"),
+    )?;
+    let options = Options::real_comfyui()?.context("COMFYUI_DIR is not set")?;
+    let options = options
+        .engine_argument("--extra-model-paths-config")
+        .engine_argument(&shown(&paths))
+        .set("sandbox=require");
+    let gateway = Gateway::start(options)?;
+    let foreign = gateway.data.path().join("users/other/input/a.png");
+    fs::create_dir_all(foreign.parent().context("a folder")?)?;
+    fs::write(&foreign, "a picture")?;
+    let other_engine = TcpListener::bind(("127.0.0.1", 0))?;
+    let port = other_engine.local_addr()?.port();
+    let mut victim = std::process::Command::new("sleep").arg("1000").spawn()?;
+    let mut attempts = attempts(&gateway, &foreign, victim.id(), port);
+    attempts.push(format!("connect-multipath {port}"));
+    attempts.push(format!("connect-fast {port}"));
+    let told = attempt(&gateway, &attempts);
+    victim.kill()?;
+    victim.wait()?;
+    for (attempt, told) in attempts.iter().zip(told?) {
+        assert!(told.starts_with("refused"), "{attempt}: {told}");
+    }
+    let warned = gateway.console().contains("sandbox_allow_read");
+    assert!(warned, "{}", gateway.console());
+    let own = format!(
+        "write {}",
+        shown(&gateway.data.path().join("comfyui/output/a"))
+    );
+    assert!(attempt(&gateway, &[own])?[0].starts_with("ok"));
+    Ok(())
+}
+
+#[test]
 fn without_confinement_the_admin_is_told() -> Result<()> {
     let gateway = Gateway::start(Options::default().set("sandbox=off"))?;
     let warnings = gateway.admin("GET", "status", None)?.json()["warnings"].clone();

@@ -32,6 +32,10 @@ export function generateToken(
   return call("POST", "/generate_token", { username, password, name, expire_hours: expireHours });
 }
 
+export function join(code: string, username: string, password: string): Promise<Result<{ message: string }>> {
+  return call("POST", "/join", { code, username, password });
+}
+
 // The own account.
 
 export function me(): Promise<Result<Me>> {

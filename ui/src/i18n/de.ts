@@ -197,4 +197,6 @@ export const de: Catalogue = {
   "error.invite_invalid": "Diese Einladung wurde schon benutzt, ist abgelaufen oder wurde zurückgezogen.",
   "error.shared_engine": "Hier benutzen alle dasselbe ComfyUI, deshalb gibt es keine eigene Galerie.",
   "error.not_found": "Das gibt es nicht mehr.",
+  "waiting.place": "Ihr Platz in der Reihe: {place}",
+  "account.gallery": "Meine Bilder",
 };

@@ -189,4 +189,6 @@ export const en = {
   "error.invite_invalid": "This invitation has been used already, has expired or was withdrawn.",
   "error.shared_engine": "Everybody uses the same ComfyUI here, so there is no gallery of your own.",
   "error.not_found": "This is no longer there.",
+  "waiting.place": "Your place in line: {place}",
+  "account.gallery": "My pictures",
 } as const;

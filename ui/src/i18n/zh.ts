@@ -189,4 +189,6 @@ export const zh: Catalogue = {
   "error.invite_invalid": "此邀请已被使用、已过期或已被撤回。",
   "error.shared_engine": "这里所有人共用同一个 ComfyUI，因此没有个人图库。",
   "error.not_found": "该内容已不存在。",
+  "waiting.place": "您的排队位置：{place}",
+  "account.gallery": "我的图片",
 };

@@ -1,4 +1,4 @@
-import { currentLanguage } from "../i18n/language.svelte";
+import { currentLanguage } from "./language.svelte";
 
 /** "7.3 GB"; as file managers count. */
 export function bytes(amount: number): string {

@@ -1,5 +1,5 @@
 import { afterEach, expect, test } from "vitest";
-import { setLanguage } from "../i18n/language.svelte";
+import { setLanguage } from "./language.svelte";
 import { age, bytes, percent } from "./amounts";
 
 afterEach(() => {
