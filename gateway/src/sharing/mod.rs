@@ -42,6 +42,10 @@ const RENEWAL_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 /// out first.
 const ANSWER_GRACE: Duration = Duration::from_millis(500);
 
+const LISTEN_GIVEN: &str = "Where Sentinel listens was given on the command line (--listen), which wins over the settings.";
+const SET_ON_COMMAND_LINE: &str =
+    "Whether it is shared was given on the command line (--set), which wins over the settings.";
+
 #[derive(Debug)]
 enum Request {
     /// Put the settings as they are now in force.
@@ -281,8 +285,9 @@ impl Attendant {
                 () = stopping.cancelled() => break,
                 request = self.task.received.recv() => match request {
                     Some(request) => {
-                        let done = self.take(request).await;
+                        let (done, note) = self.take(request).await;
                         let applied = self.apply().await;
+                        self.add_fault(note);
                         if applied == Applied::ShutsSomebodyOut {
                             end_at = Some(Instant::now() + ANSWER_GRACE);
                         }
@@ -315,13 +320,28 @@ impl Attendant {
         tokio::join!(farewell, self.server.stop());
     }
 
-    async fn take(&mut self, request: Request) -> Option<oneshot::Sender<()>> {
+    /// Whom to tell when the request is in force, and what stands against it.
+    async fn take(
+        &mut self,
+        request: Request,
+    ) -> (Option<oneshot::Sender<()>>, Option<&'static str>) {
         match request {
-            Request::Apply { done } => done,
+            Request::Apply { done } => (done, None),
+            Request::Share(_) if self.app.config.is_overridden("sharing.enabled") => {
+                (None, Some(SET_ON_COMMAND_LINE))
+            }
             Request::Share(is_shared) => {
                 self.write_down(is_shared).await;
-                None
+                (None, None)
             }
+        }
+    }
+
+    fn add_fault(&mut self, fault: Option<&str>) {
+        if let Some(fault) = fault.filter(|_| self.fault.is_none()) {
+            tracing::warn!("{fault}");
+            self.fault = Some(fault.to_owned());
+            self.publish();
         }
     }
 
@@ -359,10 +379,7 @@ impl Attendant {
         } else if config.sharing.enabled != before.sharing.enabled
             || config.sharing.port != before.sharing.port
         {
-            self.fault = Some(
-                "Where Sentinel listens was given on the command line (--listen), which wins over the settings."
-                    .to_owned(),
-            );
+            self.fault = Some(LISTEN_GIVEN.to_owned());
         }
         self.announce().await;
         if let Some(fault) = self.fault.as_ref().filter(|_| self.fault != known_fault) {
