@@ -160,6 +160,8 @@ impl World {
         for user in world.users() {
             world.await_engine(user)?;
         }
+        let engine = world.engine(&world.bob)?;
+        eprintln!("ComfyUI {}; {}", engine["version"], engine["sandbox"]);
         Ok(world)
     }
 
