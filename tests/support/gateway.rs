@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 /// Password of all accounts that tests make, unless they say otherwise.
 pub const PASSWORD: &str = "correct-horse-7";
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(90);
 const PAUSE: Duration = Duration::from_millis(20);
 /// Inherited by all that a gateway starts, so that its processes can be told from others.
 const MARK: &str = "SENTINEL_TEST_MARK";
@@ -74,6 +74,23 @@ impl Options {
             comfyui,
             data: Some(data),
             ..Self::default()
+        }))
+    }
+
+    /// The real ComfyUI of `COMFYUI_DIR` as [`Options::real_comfyui`], but with everything it takes
+    /// from its own folder, such as custom nodes, in a base directory that `fill` fills first. Users
+    /// can have engines of their own with it.
+    pub fn real_comfyui_in(fill: impl FnOnce(&Path) -> Result<()>) -> Result<Option<Self>> {
+        let Some(options) = Self::real_comfyui()? else {
+            return Ok(None);
+        };
+        let data = options.data.as_ref().context("a data directory")?;
+        let base = data.path().join("comfyui");
+        fill(&base)?;
+        let arguments = ["--cpu", "--base-directory", &base.display().to_string()];
+        Ok(Some(Self {
+            arguments: arguments.map(str::to_owned).to_vec(),
+            ..options
         }))
     }
 
@@ -412,6 +429,24 @@ impl Gateway {
             program.ends_with(b"demo-engine")
         };
         self.descendants().into_iter().filter(is_engine).collect()
+    }
+
+    /// Keeps it until the process of the tests ends, whatever ends it, and removes its data
+    /// directory then: statics are not dropped.
+    pub fn for_the_whole_run(self) -> Result<&'static Self> {
+        const WATCH: &str = "trap '' INT; read -r _; kill -TERM \"$1\"; \
+             while kill -0 \"$1\" 2>/dev/null; do sleep 0.1; done; rm -rf \"$2\" \"$3\"";
+        let mut watch = Command::new("sh")
+            .args(["-c", WATCH, "sh", &self.id().to_string()])
+            .args([self.data.path(), self.console.path()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("starting the watch")?;
+        // The pipe closes with this process.
+        std::mem::forget(watch.stdin.take());
+        Ok(Box::leak(Box::new(self)))
     }
 
     /// Sends a signal to it.

@@ -13,7 +13,22 @@ pub(super) const FILE_ACCESS: &[&str] = &[
 
 /// Node classes and their inputs that name a file in ComfyUI's own directories.
 pub(super) const FILE_INPUTS: &[(&str, &str)] = &[
+    ("DiffusersLoader", "model_path"),
+    ("GeminiInputFiles", "file"),
+    ("Load3D", "image"),
+    ("Load3D", "model_file"),
+    ("Load3DAnimation", "image"),
+    ("Load3DAnimation", "model_file"),
+    ("LoadAudio", "audio"),
     ("LoadImage", "image"),
     ("LoadImageMask", "image"),
     ("LoadImageOutput", "image"),
+    ("LoadImageSetFromFolderNode", "folder"),
+    ("LoadImageSetNode", "images"),
+    ("LoadImageTextSetFromFolderNode", "folder"),
+    ("LoadLatent", "latent"),
+    ("LoadVideo", "file"),
+    ("OpenAIInputFiles", "file"),
+    ("RecordAudio", "audio"),
+    ("WebcamCapture", "image"),
 ];
