@@ -15,6 +15,7 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(10);
 
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn can_confine() -> bool {
     let support = support();
     let can = support.state == SandboxState::Confined;
