@@ -436,7 +436,7 @@ impl Gateway {
     pub fn for_the_whole_run(self) -> Result<&'static Self> {
         const WATCH: &str = "trap '' INT; read -r _; kill -TERM \"$1\"; \
              while kill -0 \"$1\" 2>/dev/null; do sleep 0.1; done; rm -rf \"$2\" \"$3\"";
-        let mut watch = Command::new("sh")
+        let watch = Command::new("sh")
             .args(["-c", WATCH, "sh", &self.id().to_string()])
             .args([self.data.path(), self.console.path()])
             .stdin(Stdio::piped())
@@ -444,8 +444,8 @@ impl Gateway {
             .stderr(Stdio::null())
             .spawn()
             .context("starting the watch")?;
-        // The pipe closes with this process.
-        std::mem::forget(watch.stdin.take());
+        // Its pipe closes with this process.
+        Box::leak(Box::new(watch));
         Ok(Box::leak(Box::new(self)))
     }
 
