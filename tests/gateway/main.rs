@@ -3,13 +3,17 @@
 mod admin_api;
 mod filtering;
 mod gallery;
+mod invites;
+mod local_owner;
 mod lock_out;
 mod proxy;
 mod readme;
 mod real_comfyui;
 mod routes;
+mod sandbox;
 mod separate;
 mod sessions;
+mod sharing;
 mod sign_in;
 mod smuggling;
 mod supervisor;

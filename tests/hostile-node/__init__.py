@@ -1,7 +1,7 @@
 """A hostile custom node: tries what it is told to and says what happened.
 
 Its input holds one attempt a line, such as `read /etc/passwd`; its answer one line for each:
-`ok`, `refused EACCES` with the name of the system's error, or `failed` with another reason.
+`ok`, `refused` with the system's error, or `failed` with another reason.
 Run by hand, it takes the lines as arguments.
 """
 
@@ -154,7 +154,8 @@ def attempt(line):
         told = ACTIONS[action](argument)
     except OSError as error:
         name = errno.errorcode.get(error.errno, "error")
-        return "refused %s" % name if error.errno in (errno.EACCES, errno.EPERM) else "failed %s" % name
+        is_refused = error.errno in (errno.EACCES, errno.EPERM)
+        return "%s %s %s" % ("refused" if is_refused else "failed", name, error)
     except Exception as error:
         return "failed %s" % error
     return "ok %s" % told if told else "ok"

@@ -168,7 +168,6 @@ fn landlock(plan: &SandboxPlan) -> Result<LandlockStatus, landlock::RulesetError
         .create()?;
     let ruleset = allow(ruleset, &plan.read_execute, read | AccessFs::Execute)?;
     let ruleset = allow(ruleset, &plan.read, read)?;
-    let ruleset = allow(ruleset, &plan.list, AccessFs::ReadDir.into())?;
     let ruleset = allow(ruleset, &plan.write, write)?;
     let ruleset = allow(ruleset, &plan.devices, device)?;
     // Names there are random, so not being able to list them keeps users apart.

@@ -260,6 +260,8 @@ async fn a_users_engine_changes_nothing_that_is_shared() {
         ),
         format!("append {}", machine.path("models/model.safetensors")),
         format!("read {}", machine.path("comfyui/output/owner.png")),
+        format!("list {}", machine.path("comfyui/output")),
+        format!("list {}", machine.path("comfyui")),
         format!("truncate {}", machine.path("models/model.safetensors")),
         format!("change-mode {}", machine.path("models/model.safetensors")),
         format!("remove {}", machine.path("models/model.safetensors")),
@@ -350,7 +352,6 @@ async fn its_own_things_work() {
         format!("write {private}/tmp/c"),
         format!("write {private}/home/d"),
         format!("read {}", machine.path("comfyui/main.py")),
-        format!("list {}", machine.path("comfyui")),
         format!("list {}", machine.path("comfyui/custom_nodes")),
         format!("read {}", machine.path("models/model.safetensors")),
         "read /dev/urandom".to_owned(),
@@ -465,7 +466,7 @@ async fn a_killed_guard_takes_a_confined_engine_along() {
         let lines = text
             .split_inclusive('\n')
             .filter(|line| line.ends_with('\n'));
-        if let Some(pid) = lines.last().and_then(|line| line.trim().parse().ok()) {
+        if let Some(pid) = lines.filter_map(|line| line.trim().parse().ok()).next() {
             break nix::unistd::Pid::from_raw(pid);
         }
     };
@@ -553,4 +554,31 @@ async fn permissions_of_own_copies_are_no_obstacle() {
     machine.confine(&mut launch, Profile::User);
     let (_, output) = run(&launch).await;
     assert!(output.contains("copied"), "{output}");
+}
+
+#[tokio::test]
+async fn python_imports_from_comfyui_without_listing_it() {
+    let Some(machine) = Machine::new().await else {
+        return;
+    };
+    let program = "import os, sys, helper, package, comfy.cli_args\n\
+                   try:\n    os.listdir(sys.path[0])\nexcept PermissionError:\n    print('not listed')\n\
+                   print('imported', helper.VALUE, package.VALUE)\n";
+    for (file, text) in [
+        ("main.py", program),
+        ("helper.py", "VALUE = 1"),
+        ("comfy/cli_args.py", ""),
+        ("package/__init__.py", "VALUE = 2"),
+    ] {
+        let path = machine.root.path().join("comfyui").join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let mut launch = machine.launch(&[]);
+    launch.arguments = vec!["main.py".into()];
+    machine.confine(&mut launch, Profile::User);
+    let (_, output) = run(&launch).await;
+    assert!(output.contains("not listed"), "{output}");
+    assert!(output.contains("imported 1 2"), "{output}");
+    assert!(!output.contains("sitecustomize"), "{output}");
 }
