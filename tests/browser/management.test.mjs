@@ -283,10 +283,16 @@ describe("settings", () => {
     await open(page, "#/settings");
     const background = () => page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor);
     const light = await background();
+    const isDark = () =>
+      page.waitForFunction(
+        (before) => getComputedStyle(document.documentElement).backgroundColor !== before,
+        light,
+      );
     await page.getByRole("radio", { name: "Dark" }).check();
-    assert.notEqual(await background(), light);
+    await isDark();
+    // Other pages follow.
     await page.goto("/login");
-    assert.notEqual(await background(), light, "other pages follow");
+    await isDark();
   });
 });
 
