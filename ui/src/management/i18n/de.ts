@@ -119,6 +119,7 @@ export const de: Record<keyof typeof en, string> = {
   "load.gpu_memory": "Grafikspeicher",
   "load.memory": "Arbeitsspeicher",
   "load.cpu": "Prozessor",
+  "load.idle": "läuft nicht",
   "load.none": "nicht bekannt",
 
   "engines.title": "Das ComfyUI der einzelnen",

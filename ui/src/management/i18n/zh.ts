@@ -111,6 +111,7 @@ export const zh: Record<keyof typeof en, string> = {
   "load.gpu_memory": "显存",
   "load.memory": "内存",
   "load.cpu": "处理器",
+  "load.idle": "未运行",
   "load.none": "未知",
 
   "engines.title": "每个人的 ComfyUI",
