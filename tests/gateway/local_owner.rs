@@ -303,3 +303,26 @@ async fn sharing_is_one_command_and_is_written_down() -> Result<()> {
     machine.gateway.stop().await;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_against_the_command_line_is_told_and_changes_nothing() -> Result<()> {
+    for (listens_by_settings, settings) in [(true, &["sharing.enabled=false"][..]), (false, &[])] {
+        let machine = Machine::start(listens_by_settings, settings)?;
+        let mut changes = machine.gateway.changes();
+        machine.gateway.command(Command::Share(true));
+        timeout(PATIENCE, async {
+            while machine.gateway.status().sharing.fault.is_none() {
+                changes.changed().await?;
+            }
+            Ok::<_, anyhow::Error>(())
+        })
+        .await??;
+        let status = machine.gateway.status();
+        assert!(!status.sharing.is_enabled && status.listening[0].ip().is_loopback());
+        let fault = status.sharing.fault.context("a fault")?;
+        assert!(fault.contains("command line"), "{fault}");
+        assert!(status.warnings.contains(&fault));
+        machine.gateway.stop().await;
+    }
+    Ok(())
+}

@@ -252,6 +252,13 @@ fn a_certificate_that_cannot_be_used_leaves_all_as_it_is() -> Result<()> {
         (&shown["enabled"], &shown["tls"]),
         (&json!(false), &Value::Null)
     );
+    // Turning sharing off, or on without encryption, works all the same.
+    for (enabled, tls) in [(false, true), (true, false), (false, true)] {
+        let body = json!({"enabled": enabled, "tls": tls});
+        let answer = gateway.admin("PUT", "sharing", Some(&body))?;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.json()["enabled"], enabled, "{}", answer.text());
+    }
     Ok(())
 }
 

@@ -335,6 +335,31 @@ fn a_guest_finds_it_by_name_joins_and_signs_in() -> Result<()> {
     fs::write(&file, settings(true, "studio"))?;
     host.run(|| announced(&gateway, "announced"))?;
 
+    // Whoever turns sharing off from elsewhere still gets his answer.
+    let token = host.run(|| {
+        let body = json!({"name": "lan", "expire_hours": 1, "password": PASSWORD, "admin": true});
+        let made = gateway.ask(
+            &Ask::post("/sentinel/api/tokens")
+                .bearer(&gateway.owner)
+                .json(&body),
+        )?;
+        Ok(made.json()["jwt_token"]
+            .as_str()
+            .context("a token")?
+            .to_owned())
+    })?;
+    guest.run(|| {
+        let ask = Ask::new("PUT", "/sentinel/api/sharing").bearer(&token);
+        let answer = here.plain(ask.json(&json!({"enabled": false})))?;
+        assert_eq!(
+            (answer.status, &answer.json()["enabled"]),
+            (200, &json!(false))
+        );
+        eventually(SOON, || Ok(here.plain(health()).is_err()))
+    })?;
+    fs::write(&file, settings(true, "studio"))?;
+    host.run(|| announced(&gateway, "announced"))?;
+
     let mut open = guest.run(|| Ok(TcpStream::connect(here.address)?))?;
     fs::write(&file, settings(false, "studio"))?;
     // Who is connected from elsewhere is not any more.

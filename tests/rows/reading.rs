@@ -762,7 +762,6 @@ fn r19_c13_what_an_engine_tells_of_the_machine_names_no_other_user() -> Result<(
     let (_guard, world) = together()?;
     let targets = [
         "/system_stats",
-        "/internal/folder_paths",
         "/experiment/models",
         "/object_info/LoadImage",
         "/features",
@@ -777,8 +776,12 @@ fn r19_c13_what_an_engine_tells_of_the_machine_names_no_other_user() -> Result<(
             &[&world.alice.id, &world.owner.id],
         )?;
     }
-    let own = world.get(&world.alice, "/internal/folder_paths")?;
+    let own = Ask::get("/internal/folder_paths").send(world.direct(&world.alice)?)?;
     ensure!(holds(&own.body, &world.alice.id), "{}", own.text());
+    for target in ["/internal/folder_paths", "/%69nternal/folder_paths"] {
+        let refused = world.get(&world.alice, target)?;
+        ensure!(refused.status == 403, "{target}: {}", refused.status);
+    }
     Ok(())
 }
 

@@ -42,6 +42,10 @@ const RENEWAL_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 /// out first.
 const ANSWER_GRACE: Duration = Duration::from_millis(500);
 
+const LISTEN_GIVEN: &str = "Where Sentinel listens was given on the command line (--listen), which wins over the settings.";
+const SET_ON_COMMAND_LINE: &str =
+    "Whether it is shared was given on the command line (--set), which wins over the settings.";
+
 #[derive(Debug)]
 enum Request {
     /// Put the settings as they are now in force.
@@ -235,6 +239,7 @@ impl SharingTask {
             announcement: None,
             fault: None,
             applied: config,
+            shut_out_at: None,
         };
         attendant.publish();
         attendant
@@ -264,6 +269,8 @@ pub(crate) struct Attendant {
     applied: Arc<Config>,
     /// What was listened on when that last succeeded.
     good_addresses: Vec<SocketAddr>,
+    /// When connections of other devices end that the settings do not allow any more.
+    shut_out_at: Option<Instant>,
 }
 
 impl Attendant {
@@ -274,18 +281,15 @@ impl Attendant {
         let mut renewal = interval(RENEWAL_INTERVAL);
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut retry = Instant::now() + RETRY_INTERVAL;
-        let mut end_at: Option<Instant> = None;
         self.announce().await;
         loop {
             tokio::select! {
                 () = stopping.cancelled() => break,
                 request = self.task.received.recv() => match request {
                     Some(request) => {
-                        let done = self.take(request).await;
-                        let applied = self.apply().await;
-                        if applied == Applied::ShutsSomebodyOut {
-                            end_at = Some(Instant::now() + ANSWER_GRACE);
-                        }
+                        let (done, note) = self.take(request).await;
+                        self.apply().await;
+                        self.add_fault(note);
                         retry = Instant::now() + RETRY_INTERVAL;
                         if let Some(done) = done {
                             let _ = done.send(());
@@ -300,8 +304,8 @@ impl Attendant {
                     self.apply().await;
                     retry = Instant::now() + RETRY_INTERVAL;
                 }
-                () = sleep_until(end_at.unwrap_or_else(Instant::now)), if end_at.is_some() => {
-                    end_at = None;
+                () = sleep_until(self.shut_out_at.unwrap_or(retry)), if self.shut_out_at.is_some() => {
+                    self.shut_out_at = None;
                     self.app.connections.end_where(|address| !address.address().is_loopback());
                 }
             }
@@ -315,13 +319,28 @@ impl Attendant {
         tokio::join!(farewell, self.server.stop());
     }
 
-    async fn take(&mut self, request: Request) -> Option<oneshot::Sender<()>> {
+    /// Whom to tell when the request is in force, and what stands against it.
+    async fn take(
+        &mut self,
+        request: Request,
+    ) -> (Option<oneshot::Sender<()>>, Option<&'static str>) {
         match request {
-            Request::Apply { done } => done,
+            Request::Apply { done } => (done, None),
+            Request::Share(_) if self.app.config.is_overridden("sharing.enabled") => {
+                (None, Some(SET_ON_COMMAND_LINE))
+            }
             Request::Share(is_shared) => {
                 self.write_down(is_shared).await;
-                None
+                (None, None)
             }
+        }
+    }
+
+    fn add_fault(&mut self, fault: Option<&str>) {
+        if let Some(fault) = fault.filter(|_| self.fault.is_none()) {
+            tracing::warn!("{fault}");
+            self.fault = Some(fault.to_owned());
+            self.publish();
         }
     }
 
@@ -345,68 +364,64 @@ impl Attendant {
     }
 
     /// Puts the settings in force, as far as that can be done.
-    async fn apply(&mut self) -> Applied {
+    async fn apply(&mut self) {
         let config = self.app.config.current();
         let before = std::mem::replace(&mut self.applied, Arc::clone(&config));
         let was_shared = self.is_shared();
+        let was_forced = before.force_https && self.app.tls.load().is_some();
         let known_fault = self.fault.take();
-        let is_encrypted = self.apply_encryption(&config).await;
-        if !is_encrypted && config.tls_enabled() && self.app.tls.load().is_none() {
-            // Fails closed: nothing new is opened without the encryption that was asked for.
+        self.apply_encryption(&config).await;
+        let lacks_encryption = config.tls_enabled() && self.app.tls.load().is_none();
+        if lacks_encryption && config.sharing.enabled {
+            // Fails closed: nothing is opened without the encryption that was asked for.
             tracing::warn!("listening stays as it is until there is a certificate");
         } else if self.task.listen.is_none() {
             self.apply_addresses(&config).await;
         } else if config.sharing.enabled != before.sharing.enabled
             || config.sharing.port != before.sharing.port
         {
-            self.fault = Some(
-                "Where Sentinel listens was given on the command line (--listen), which wins over the settings."
-                    .to_owned(),
-            );
+            self.fault = Some(LISTEN_GIVEN.to_owned());
         }
         self.announce().await;
         if let Some(fault) = self.fault.as_ref().filter(|_| self.fault != known_fault) {
             tracing::warn!("{fault}");
         }
-        let is_forced_now = config.force_https && !before.force_https;
-        if was_shared && (!self.is_shared() || is_forced_now) {
-            Applied::ShutsSomebodyOut
-        } else {
-            Applied::Opens
+        let is_forced = config.force_https && self.app.tls.load().is_some();
+        if was_shared && (!self.is_shared() || is_forced && !was_forced) {
+            self.shut_out_at = Some(Instant::now() + ANSWER_GRACE);
         }
     }
 
-    /// `false` when the settings ask for what cannot be had.
-    async fn apply_encryption(&mut self, config: &Config) -> bool {
+    /// What cannot be had leaves the encryption that there is.
+    async fn apply_encryption(&mut self, config: &Config) {
         let adapters = Adapter::list();
         let source = encryption::certificate_source(config, &self.app.data, &adapters);
         let current = self.app.tls.load_full();
         if current.as_ref().map(|tls| tls.source()) == source.as_ref() {
-            return true;
+            return;
         }
         let Some(source) = source else {
             self.app.tls.store(None);
-            return true;
+            return;
         };
         let opened = tokio::task::spawn_blocking(move || Tls::open(source));
         let fault = match timeout(FILE_TIMEOUT, opened).await {
             Ok(Ok(Ok(tls))) => {
                 self.app.tls.store(Some(Arc::new(tls)));
-                return true;
+                return;
             }
             Ok(Ok(Err(error))) => chain(&error),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "its files cannot be read or written in time".to_owned(),
         };
         self.fault = Some(format!("HTTPS cannot be set up: {fault}."));
-        false
     }
 
     async fn apply_addresses(&mut self, config: &Config) {
         let wanted = wanted_addresses(config);
         let before = self.server.addresses();
         if let Err(error) = self.server.listen_on(&wanted).await {
-            self.fault = Some(format!(
+            self.fault.get_or_insert(format!(
                 "Port {} cannot be used: {}. What there was before stays.",
                 config.sharing.port,
                 chain(&error)
@@ -549,13 +564,6 @@ impl Attendant {
             self.app.announcements.changed();
         }
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Applied {
-    Opens,
-    /// Connections of other devices must end.
-    ShutsSomebodyOut,
 }
 
 async fn change_of(announcement: Option<&mut Announcement>) {

@@ -59,7 +59,7 @@ export interface EngineOfUser {
   version: string | null;
   memory_bytes: number | null;
   gpu_memory_bytes: number | null;
-  jobs_running: number | null;
+  jobs: number | null;
   jobs_waiting: number | null;
   sockets: number;
   last_used_at: string | null;

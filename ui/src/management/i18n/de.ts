@@ -68,7 +68,7 @@ export const de: Record<keyof typeof en, string> = {
   "overview.state.stopping": "ComfyUI wird beendet",
   "overview.state.crashed": "ComfyUI wurde unerwartet beendet",
   "overview.state.failed": "ComfyUI startet nicht",
-  "overview.separate.running": "Läuft für {count} Personen",
+  "overview.separate.running": "Laufende ComfyUIs: {count}",
   "overview.separate.none": "Bereit für alle",
   "overview.separate.text":
     "Alle haben ihr eigenes ComfyUI. Es startet, wenn jemand kommt, und endet, wenn niemand mehr da ist.",
@@ -119,6 +119,7 @@ export const de: Record<keyof typeof en, string> = {
   "load.gpu_memory": "Grafikspeicher",
   "load.memory": "Arbeitsspeicher",
   "load.cpu": "Prozessor",
+  "load.idle": "läuft nicht",
   "load.none": "nicht bekannt",
 
   "engines.title": "Das ComfyUI der einzelnen",

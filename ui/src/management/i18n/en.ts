@@ -64,7 +64,7 @@ export const en = {
   "overview.state.stopping": "ComfyUI is being stopped",
   "overview.state.crashed": "ComfyUI has stopped unexpectedly",
   "overview.state.failed": "ComfyUI does not start",
-  "overview.separate.running": "Running for {count} people",
+  "overview.separate.running": "ComfyUIs running: {count}",
   "overview.separate.none": "Ready for everybody",
   "overview.separate.text":
     "Everybody has a ComfyUI of their own. It starts when they come and stops when they have left.",
@@ -112,6 +112,7 @@ export const en = {
   "load.gpu_memory": "Graphics memory",
   "load.memory": "Memory",
   "load.cpu": "Processor",
+  "load.idle": "not running",
   "load.none": "not known",
 
   "engines.title": "Everybody's ComfyUI",
@@ -124,7 +125,7 @@ export const en = {
   "engines.gpu_memory": "{amount} graphics memory",
   "engines.used": "used {time}",
   "engines.confined": "Protected",
-  "engines.jobs": "{running} running, {waiting} waiting",
+  "engines.jobs": "jobs: {running} running, {waiting} waiting",
   "engines.actions": "Actions for {name}",
   "engines.waiting": "Waiting for a free place: {count}",
 
@@ -382,7 +383,7 @@ export const en = {
   "settings.needs_restart": "Holds after a restart",
   "settings.standard": "Standard: {value}",
   "settings.reset": "Use standard",
-  "settings.reset_label": "Use the standard for {name}",
+  "settings.reset_label": "Use standard for {name}",
   "settings.on": "on",
   "settings.off": "off",
   "settings.empty": "empty",
