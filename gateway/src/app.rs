@@ -7,12 +7,12 @@ use crate::clock;
 use crate::config::{Config, ConfigFile, CustomNodeRoutes};
 use crate::control::Announcements;
 use crate::engine::Engines;
-use crate::files::DataDirectory;
 use crate::gallery::Gallery;
 use crate::http::{Connections, RequestContext, Waiting};
 use crate::jobs::NodePolicy;
 use crate::platform;
 use crate::sandbox;
+use crate::setup::Setup;
 use crate::statistics::Statistics;
 use crate::store::{AuditEntry, AuditEvent, Store};
 use arc_swap::ArcSwap;
@@ -47,7 +47,6 @@ impl Live {
 /// Everything that handlers work on; each part has one owner and guards itself.
 #[derive(Debug)]
 pub struct App {
-    pub(crate) data: DataDirectory,
     pub(crate) config: Arc<ConfigFile>,
     /// Settings at the start, to tell what waits for a restart.
     pub(crate) started_with: Arc<Config>,
@@ -66,6 +65,7 @@ pub struct App {
     pub(crate) announcements: Announcements,
     pub(crate) gallery: Gallery,
     pub(crate) statistics: Statistics,
+    pub(crate) setup: Setup,
     pub(crate) listening: OnceLock<Vec<SocketAddr>>,
 }
 

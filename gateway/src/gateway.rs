@@ -14,6 +14,7 @@ use crate::gallery::Gallery;
 use crate::http::tls::{CertificateSource, Tls, TlsError};
 use crate::http::{Connections, Server, ServerError, Waiting, router};
 use crate::local::LocalApi;
+use crate::setup::{self, Setup};
 use crate::statistics::{self, Statistics};
 use crate::store::{Store, StoreError};
 use crate::supervisor::{EngineState, EngineStatus};
@@ -99,7 +100,6 @@ impl Gateway {
         let engines = Engines::open(&config, data, &accounts, &store).map_err(io(data.logs()))?;
         let tls = tls(&started_with, data)?;
         let app = Arc::new(App {
-            data: data.clone(),
             live: ArcSwap::from_pointee(Live::of(&started_with)),
             hasher: Arc::new(Hasher::start().map_err(io(data.root().to_path_buf()))?),
             config,
@@ -117,6 +117,7 @@ impl Gateway {
             announcements: Announcements::default(),
             gallery: Gallery::new(data),
             statistics: Statistics::default(),
+            setup: Setup::default(),
             listening: OnceLock::new(),
         });
         let addresses = listen.map_or_else(|| addresses(&started_with), |address| vec![address]);
@@ -125,6 +126,7 @@ impl Gateway {
         let stopping = CancellationToken::new();
         let tasks = TaskTracker::new();
         tasks.spawn(watcher::run(Arc::clone(&app), tls, stopping.clone()));
+        tasks.spawn(setup::run(Arc::clone(&app), stopping.clone()));
         tasks.spawn(statistics::run(Arc::clone(&app), stopping.clone()));
         tasks.spawn(announce_engine(Arc::clone(&app), stopping.clone()));
         tasks.close();

@@ -26,6 +26,7 @@ mod log;
 mod platform;
 pub mod proxy;
 pub mod sandbox;
+mod setup;
 mod statistics;
 pub mod store;
 pub mod supervisor;

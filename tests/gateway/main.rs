@@ -10,6 +10,8 @@ mod real_comfyui;
 mod routes;
 mod separate;
 mod sessions;
+mod setup;
 mod sign_in;
 mod smuggling;
+mod statistics;
 mod supervisor;

@@ -15,6 +15,7 @@ mod guard;
 mod handle;
 mod launch;
 mod log;
+mod once;
 mod progress;
 mod readiness;
 mod restart;
@@ -32,6 +33,7 @@ pub use guard::{GUARD_SUBCOMMAND, guard_main};
 pub use handle::{Supervisor, SupervisorGone, SupervisorHandle};
 pub use launch::{LaunchError, LaunchPlan, Launcher, free_loopback_port};
 pub use log::{LogEntry, LogLimits, LogRing, LogStream, mask_secrets};
+pub use once::{Ended, run_to_end};
 pub use restart::{Exit, RestartPolicy, Step, next_step};
 pub use settings::SupervisorSettings;
 pub use spawn::{
