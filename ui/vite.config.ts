@@ -29,7 +29,9 @@ export default defineConfig({
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     target: "es2022",
-    rolldownOptions: { input: ["sign-in.html", "waiting.html", "account.html"] },
+    rolldownOptions: {
+      input: ["index.html", "sign-in.html", "waiting.html", "account.html", "gallery.html"],
+    },
   },
   server: {
     fs: { allow: [".."] },

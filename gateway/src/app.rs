@@ -7,17 +7,19 @@ use crate::clock;
 use crate::config::{Config, ConfigFile, CustomNodeRoutes};
 use crate::control::Announcements;
 use crate::engine::Engines;
+use crate::files::DataDirectory;
 use crate::gallery::Gallery;
+use crate::http::tls::Tls;
 use crate::http::{Connections, RequestContext, Waiting};
 use crate::jobs::NodePolicy;
 use crate::platform;
 use crate::sandbox;
 use crate::setup::Setup;
+use crate::sharing::Sharing;
 use crate::statistics::Statistics;
 use crate::store::{AuditEntry, AuditEvent, Store};
-use arc_swap::ArcSwap;
-use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use std::sync::Arc;
 
 /// What the configuration means for the door, made once for each configuration.
 #[derive(Debug)]
@@ -47,6 +49,7 @@ impl Live {
 /// Everything that handlers work on; each part has one owner and guards itself.
 #[derive(Debug)]
 pub struct App {
+    pub(crate) data: DataDirectory,
     pub(crate) config: Arc<ConfigFile>,
     /// Settings at the start, to tell what waits for a restart.
     pub(crate) started_with: Arc<Config>,
@@ -63,10 +66,12 @@ pub struct App {
     pub(crate) engines: Engines,
     pub(crate) links: SignInLinks,
     pub(crate) announcements: Announcements,
+    pub(crate) sharing: Sharing,
+    /// Encryption, while there is any.
+    pub(crate) tls: ArcSwapOption<Tls>,
     pub(crate) gallery: Gallery,
     pub(crate) statistics: Statistics,
     pub(crate) setup: Setup,
-    pub(crate) listening: OnceLock<Vec<SocketAddr>>,
 }
 
 impl App {
@@ -93,6 +98,8 @@ impl App {
     pub(crate) fn config_changed(&self) {
         self.live.store(Arc::new(Live::of(&self.config.current())));
         self.engines.look_again();
+        self.end_denied_connections();
+        self.announcements.changed();
     }
 
     /// Whether users who are not admins may use a route that is not ComfyUI's own: named by the
@@ -139,8 +146,16 @@ impl App {
 
     /// Where another device finds us: as this caller found us, unless he sits at the machine.
     pub(crate) fn url_for_others(&self, context: &RequestContext) -> String {
-        let scheme = if context.is_https { "https" } else { "http" };
-        format!("{scheme}://{}", context.host)
+        let is_at_machine = context.caller.is_local || context.host.host() == "localhost";
+        let sharing = self.sharing.state();
+        match sharing.urls().into_iter().next() {
+            Some(url) if is_at_machine => url,
+            None if is_at_machine => sharing.local_url(),
+            _ => {
+                let scheme = if context.is_https { "https" } else { "http" };
+                format!("{scheme}://{}", context.host)
+            }
+        }
     }
 
     /// Warnings for the admin: weak settings, damaged files.
@@ -150,6 +165,7 @@ impl App {
         warnings.extend(sandbox::config_warning(config.sandbox));
         warnings.extend(self.accounts.fault());
         warnings.extend(self.lists.faults());
+        warnings.extend(self.sharing.state().fault);
         warnings
     }
 }

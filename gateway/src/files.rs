@@ -3,8 +3,12 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+/// Begins the names of files that are being written.
+const WRITE_PREFIX: &str = ".sentinel-";
+/// A write takes no longer than this.
+const LEFTOVER_AGE: Duration = Duration::from_secs(600);
 /// Largest state file that is read into memory, in bytes.
 const MAX_STATE_FILE: u64 = 64 * 1024 * 1024;
 
@@ -16,7 +20,7 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> io::Result<()> {
         .filter(|parent| !parent.as_os_str().is_empty());
     let directory = directory.unwrap_or_else(|| Path::new("."));
     let mut file = tempfile::Builder::new()
-        .prefix(".sentinel-")
+        .prefix(WRITE_PREFIX)
         .tempfile_in(directory)?;
     file.write_all(contents)?;
     file.as_file().sync_all()?;
@@ -30,6 +34,29 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
         File::open(directory)?.sync_all()?;
     }
     Ok(())
+}
+
+/// Removes what a write that was cut off by a power cut or a kill has left in `directory`; fresh
+/// files may be another process's write in progress and stay.
+pub fn remove_leftovers(directory: &Path) {
+    let is_leftover = |entry: &fs::DirEntry| {
+        let age = entry.metadata().and_then(|metadata| metadata.modified());
+        let is_old = age
+            .ok()
+            .and_then(|modified| modified.elapsed().ok())
+            .is_some_and(|age| age > LEFTOVER_AGE);
+        is_old
+            && entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with(WRITE_PREFIX)
+    };
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    for entry in entries.filter(is_leftover) {
+        if let Err(error) = fs::remove_file(entry.path()) {
+            tracing::warn!(%error, path = %entry.path().display(), "a leftover file could not be removed");
+        }
+    }
 }
 
 /// Creates `directory` and its parents; a directory made here is closed to other accounts.
@@ -166,6 +193,11 @@ impl DataDirectory {
     /// Certificates and their keys.
     pub fn tls(&self) -> PathBuf {
         self.root.join("tls")
+    }
+
+    /// Socket of the command line, where the system has such files.
+    pub fn control_socket(&self) -> PathBuf {
+        self.root.join("control.sock")
     }
 
     /// One directory for each user's own files, by id.

@@ -1,30 +1,30 @@
 //! Puts the parts together, and takes them apart in the right order.
 
-use crate::access::{AccessLists, Attempts, ClientIp};
+use crate::access::{AccessLists, Attempts};
 use crate::accounts::{Database, Hasher};
 use crate::app::{App, Live};
 use crate::auth::{KeyError, SessionKind, Sessions, SetupCode, SignInLinks, signing_key};
-use crate::config::{Config, ConfigFile, ConfigFileError};
-use crate::control::{
-    Announcements, Command, Event, LocalAnswer, SharingStatus, SignedInUser, Status,
-};
+use crate::config::{ConfigFile, ConfigFileError};
+use crate::control::{Announcements, Command, Event, LocalAnswer, SignedInUser, Status};
 use crate::engine::Engines;
 use crate::files::DataDirectory;
 use crate::gallery::Gallery;
-use crate::http::tls::{CertificateSource, Tls, TlsError};
+use crate::http::tls::TlsError;
 use crate::http::{Connections, Server, ServerError, Waiting, router};
 use crate::local::LocalApi;
 use crate::setup::{self, Setup};
+use crate::sharing::Sharing;
 use crate::statistics::{self, Statistics};
 use crate::store::{Store, StoreError};
 use crate::supervisor::{EngineState, EngineStatus};
-use crate::{platform, watcher};
-use arc_swap::ArcSwap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use crate::watcher;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{broadcast, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -65,7 +65,8 @@ pub enum GatewayError {
 pub struct Gateway {
     app: Arc<App>,
     local: LocalApi,
-    server: Server,
+    /// Owns the server and stops it.
+    serving: JoinHandle<()>,
     stopping: CancellationToken,
     tasks: TaskTracker,
 }
@@ -79,6 +80,7 @@ impl Gateway {
         listen: Option<SocketAddr>,
     ) -> Result<Self, GatewayError> {
         let started_with = config.current();
+        crate::files::remove_leftovers(data.root());
         let io = |path: PathBuf| {
             let path = path.display().to_string();
             move |source| GatewayError::Io { path, source }
@@ -98,8 +100,9 @@ impl Gateway {
             data.resolve(&started_with.blacklist),
         );
         let engines = Engines::open(&config, data, &accounts, &store).map_err(io(data.logs()))?;
-        let tls = tls(&started_with, data)?;
+        let (sharing, sharing_task, tls) = Sharing::open(&started_with, data, listen)?;
         let app = Arc::new(App {
+            data: data.clone(),
             live: ArcSwap::from_pointee(Live::of(&started_with)),
             hasher: Arc::new(Hasher::start().map_err(io(data.root().to_path_buf()))?),
             config,
@@ -115,28 +118,37 @@ impl Gateway {
             engines,
             links: SignInLinks::default(),
             announcements: Announcements::default(),
+            sharing,
+            tls: ArcSwapOption::new(tls),
             gallery: Gallery::new(data),
             statistics: Statistics::default(),
             setup: Setup::default(),
-            listening: OnceLock::new(),
         });
-        let addresses = listen.map_or_else(|| addresses(&started_with), |address| vec![address]);
-        let server = Server::start(&app, &router(&app), tls.as_ref(), &addresses)?;
-        let _ = app.listening.set(server.addresses().to_vec());
+        let addresses = sharing_task.addresses(&started_with);
+        let server = Server::start(&app, &router(&app), &addresses)?;
         let stopping = CancellationToken::new();
         let tasks = TaskTracker::new();
-        tasks.spawn(watcher::run(Arc::clone(&app), tls, stopping.clone()));
         tasks.spawn(setup::run(Arc::clone(&app), stopping.clone()));
         tasks.spawn(statistics::run(Arc::clone(&app), stopping.clone()));
+        let attendant = sharing_task.attend(Arc::clone(&app), server);
+        let serving = tokio::spawn(attendant.run(stopping.clone()));
+        tasks.spawn(watcher::run(Arc::clone(&app), stopping.clone()));
         tasks.spawn(announce_engine(Arc::clone(&app), stopping.clone()));
+        let local = LocalApi::new(&app);
+        #[cfg(unix)]
+        tasks.spawn(crate::control_socket::serve(
+            data.control_socket(),
+            local.clone(),
+            stopping.clone(),
+        ));
         tasks.close();
         for warning in app.warnings() {
             tracing::warn!("{warning}");
         }
         Ok(Self {
-            local: LocalApi::new(&app),
+            local,
             app,
-            server,
+            serving,
             stopping,
             tasks,
         })
@@ -149,26 +161,27 @@ impl Gateway {
             Command::StopEngine => self.app.engines.stop(),
             Command::RestartEngine => self.app.engines.restart(),
             Command::FreeMemory => self.app.engines.free(true, true),
-            Command::Share(is_shared) => self.share(is_shared),
+            Command::Share(is_shared) => self.app.sharing.share(is_shared),
         }
     }
 
     /// What is known now.
     pub fn status(&self) -> Status {
-        let is_https = self.app.started_with.tls_enabled();
-        let listening = self.server.addresses().to_vec();
+        let sharing = self.app.sharing.state();
         Status {
             engine: self.app.engines.primary_status(),
             is_demo: self.app.engines.is_demo(),
-            local_url: local_url(&listening, is_https),
-            listening,
-            is_https,
-            setup_code: self.app.setup_code.text(),
+            local_url: sharing.local_url(),
+            sharing: sharing.status(),
+            is_https: sharing.is_https,
+            listening: sharing.listening,
+            setup_code: self
+                .app
+                .accounts
+                .awaits_first_account()
+                .then(|| self.app.setup_code.text())
+                .flatten(),
             warnings: self.app.warnings(),
-            sharing: SharingStatus {
-                is_enabled: self.app.config.current().sharing.enabled,
-                ..SharingStatus::default()
-            },
             signed_in: self.signed_in(),
             has_account: !self.app.accounts.current().is_empty(),
         }
@@ -199,21 +212,13 @@ impl Gateway {
     /// there is no admin.
     pub fn sign_in_link(&self) -> Option<String> {
         self.app.accounts.current().owner()?;
-        let code = self.app.links.make(Instant::now());
-        Some(format!("{}/enter?code={code}", self.status().local_url))
-    }
-
-    fn share(&self, is_shared: bool) {
-        let assignment = format!("sharing.enabled={is_shared}");
-        let mut settings = crate::config::Settings::default();
-        let result = settings
-            .set(&assignment)
-            .map_err(ConfigFileError::from)
-            .and_then(|()| self.app.config.change(&settings));
-        if let Err(error) = result {
-            tracing::error!(error = %crate::http::chain(&error), "sharing could not be changed");
+        let sharing = self.app.sharing.state();
+        // Only over loopback is it sure that it is this machine.
+        if !sharing.has_loopback() {
+            return None;
         }
-        self.app.announcements.changed();
+        let code = self.app.links.make(Instant::now());
+        Some(format!("{}/enter?code={code}", sharing.local_url()))
     }
 
     fn signed_in(&self) -> Vec<SignedInUser> {
@@ -251,7 +256,9 @@ impl Gateway {
     pub async fn stop(self) {
         self.stopping.cancel();
         self.app.connections.end_all();
-        self.server.stop().await;
+        if let Err(error) = self.serving.await {
+            tracing::error!(%error, "the server ended badly");
+        }
         self.app.engines.shutdown().await;
         self.tasks.wait().await;
     }
@@ -289,68 +296,4 @@ async fn announce_engine(app: Arc<App>, stopping: CancellationToken) {
             }
         }
     }
-}
-
-/// This machine alone, or all its addresses.
-fn addresses(config: &Config) -> Vec<SocketAddr> {
-    let port = config.sharing.port;
-    let (v4, v6) = if config.sharing.enabled {
-        (Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED)
-    } else {
-        (Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST)
-    };
-    vec![SocketAddr::from((v4, port)), SocketAddr::from((v6, port))]
-}
-
-fn local_url(listening: &[SocketAddr], is_https: bool) -> String {
-    let scheme = if is_https { "https" } else { "http" };
-    match listening.first() {
-        Some(address) if address.ip().is_loopback() || address.ip().is_unspecified() => {
-            format!("{scheme}://localhost:{}", address.port())
-        }
-        Some(address) => format!("{scheme}://{address}"),
-        None => String::new(),
-    }
-}
-
-fn tls(config: &Config, data: &DataDirectory) -> Result<Option<Arc<Tls>>, TlsError> {
-    if !config.tls_enabled() {
-        return Ok(None);
-    }
-    let own = &config.sharing.tls;
-    let source = if own.certificate.is_empty() {
-        let mut names = vec!["localhost".to_owned()];
-        for name in [platform::host_name(), config.sharing.name.clone()] {
-            let name = name.trim_end_matches(".local").to_ascii_lowercase();
-            if !name.is_empty() && name != "localhost" {
-                names.extend([name.clone(), format!("{name}.local")]);
-            }
-        }
-        names.extend(config.allowed_hosts.iter().cloned());
-        names.sort();
-        names.dedup();
-        CertificateSource::Made {
-            directory: data.tls(),
-            names,
-            addresses: own_addresses(),
-        }
-    } else {
-        CertificateSource::Files {
-            certificate: data.resolve(&own.certificate),
-            key: data.resolve(&own.key),
-        }
-    };
-    Tls::open(source).map(|tls| Some(Arc::new(tls)))
-}
-
-fn own_addresses() -> Vec<IpAddr> {
-    let mut addresses: Vec<IpAddr> = if_addrs::get_if_addrs()
-        .unwrap_or_default()
-        .into_iter()
-        .map(|interface| ClientIp::new(interface.ip()).address())
-        .chain([Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()])
-        .collect();
-    addresses.sort();
-    addresses.dedup();
-    addresses
 }

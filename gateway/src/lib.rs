@@ -15,6 +15,8 @@ mod clock;
 pub mod comfyui;
 pub mod config;
 pub mod control;
+#[cfg(unix)]
+mod control_socket;
 pub mod engine;
 pub mod files;
 pub mod gallery;
@@ -27,6 +29,7 @@ mod platform;
 pub mod proxy;
 pub mod sandbox;
 mod setup;
+mod sharing;
 mod statistics;
 pub mod store;
 pub mod supervisor;

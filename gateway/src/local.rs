@@ -9,7 +9,7 @@ use crate::control::LocalAnswer;
 use crate::http::{ApiError, RequestContext};
 use axum::Router;
 use axum::body::Body;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
@@ -39,6 +39,14 @@ impl LocalApi {
         }
     }
 
+    /// Answers a request, whose path is below `/sentinel/api`, as the machine's owner.
+    pub(crate) async fn answer(&self, mut request: Request<Body>) -> Response {
+        request.extensions_mut().insert(MachineOwner);
+        request.extensions_mut().insert(self.context.clone());
+        let Ok(response) = self.router.clone().call(request).await;
+        response
+    }
+
     /// Asks for a path below `/sentinel/api`.
     pub(crate) async fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> LocalAnswer {
         let request = Request::builder()
@@ -47,12 +55,7 @@ impl LocalApi {
             .header(CONTENT_TYPE, "application/json")
             .body(Body::from(body));
         let response = match request {
-            Ok(mut request) => {
-                request.extensions_mut().insert(MachineOwner);
-                request.extensions_mut().insert(self.context.clone());
-                let Ok(response) = self.router.clone().call(request).await;
-                response
-            }
+            Ok(request) => self.answer(request).await,
             Err(_) => ApiError::new(
                 StatusCode::BAD_REQUEST,
                 "bad_path",

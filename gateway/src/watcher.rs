@@ -4,7 +4,6 @@ use crate::access::ListKind;
 use crate::app::App;
 use crate::clock;
 use crate::http::chain;
-use crate::http::tls::Tls;
 use notify::{RecursiveMode, Watcher as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +21,7 @@ const SETTLE: Duration = Duration::from_millis(50);
 const UPKEEP: Duration = Duration::from_secs(60);
 
 /// Watches until `stopping`.
-pub(crate) async fn run(app: Arc<App>, tls: Option<Arc<Tls>>, stopping: CancellationToken) {
+pub(crate) async fn run(app: Arc<App>, stopping: CancellationToken) {
     let (told, mut changes) = mpsc::channel(1);
     let directories = directories(&app);
     let watcher = notify::recommended_watcher(move |_event| {
@@ -47,9 +46,9 @@ pub(crate) async fn run(app: Arc<App>, tls: Option<Arc<Tls>>, stopping: Cancella
             () = stopping.cancelled() => break,
             Some(()) = changes.recv() => {
                 sleep(SETTLE).await;
-                reload(&app, tls.as_deref()).await;
+                reload(&app).await;
             }
-            _ = poll.tick() => reload(&app, tls.as_deref()).await,
+            _ = poll.tick() => reload(&app).await,
             _ = upkeep.tick() => {
                 if let Err(error) = app.sessions.maintain().await {
                     tracing::error!(error = %chain(&error), "sessions could not be written down");
@@ -85,12 +84,12 @@ fn directories(app: &App) -> Vec<PathBuf> {
     directories
 }
 
-async fn reload(app: &Arc<App>, tls: Option<&Tls>) {
+async fn reload(app: &Arc<App>) {
     match app.config.reload() {
         Ok(true) => {
             tracing::info!("config.json has changed and is in force");
             app.config_changed();
-            app.end_denied_connections();
+            app.sharing.apply_soon();
         }
         Ok(false) => {}
         Err(error) => {
@@ -100,6 +99,7 @@ async fn reload(app: &Arc<App>, tls: Option<&Tls>) {
     match app.accounts.reload() {
         Ok(true) => {
             tracing::info!("the account file has changed and is in force");
+            app.announcements.changed();
             app.end_sessions_of_shut_out_accounts().await;
         }
         Ok(false) => {}
@@ -115,6 +115,7 @@ async fn reload(app: &Arc<App>, tls: Option<&Tls>) {
         match result {
             Ok(true) => {
                 tracing::info!("the {list} has changed and is in force");
+                app.announcements.changed();
                 app.end_denied_connections();
             }
             Ok(false) => {}
@@ -123,7 +124,7 @@ async fn reload(app: &Arc<App>, tls: Option<&Tls>) {
             }
         }
     }
-    if let Some(tls) = tls
+    if let Some(tls) = app.tls.load_full()
         && let Err(error) = tls.reload_if_changed()
     {
         tracing::error!(error = %chain(&error), "the certificate was not taken; the last good one stays in force");

@@ -230,7 +230,7 @@ fn s48_a_wrong_setting_is_refused_with_every_fault() -> Result<()> {
     let answer = gateway.admin(
         "PUT",
         "config",
-        Some(&json!({"blacklist_after_attempts": 5, "force_https": true})),
+        Some(&json!({"blacklist_after_attempts": 5, "users_db": "others.json"})),
     )?;
     assert_eq!(
         answer.json()["config"]["blacklist_after_attempts"],
@@ -238,7 +238,7 @@ fn s48_a_wrong_setting_is_refused_with_every_fault() -> Result<()> {
         "{}",
         answer.text()
     );
-    assert_eq!(answer.json()["restart_required"], json!(["force_https"]));
+    assert_eq!(answer.json()["restart_required"], json!(["users_db"]));
     Ok(())
 }
 

@@ -162,7 +162,7 @@ fn pages_follow_each_other() -> Result<()> {
 /// Ways to write a path that shall lead to `target` from the output directory.
 fn ways_to(target: &Path) -> Vec<String> {
     let plain = target.display().to_string();
-    let up = format!("../../users_db.json");
+    let up = "../../users_db.json".to_owned();
     let encoded = |text: &str| text.replace('/', "%2F").replace('.', "%2E");
     let mut ways = vec![
         plain.clone(),

@@ -110,6 +110,10 @@ fn the_public_paths_answer_and_are_all_there_are() -> Result<()> {
             "/register",
             "/generate_token",
             "/logout",
+            "/join",
+            "/enter",
+            "/trust",
+            "/trust/certificate.crt",
             "/sentinel/health",
             "/sentinel/assets/{*path}"
         ]
@@ -118,6 +122,8 @@ fn the_public_paths_answer_and_are_all_there_are() -> Result<()> {
         "/login",
         "/register",
         "/generate_token",
+        "/join",
+        "/trust",
         "/sentinel/health",
         "/sentinel/assets/overlay.js",
     ] {
@@ -135,6 +141,11 @@ fn the_public_paths_answer_and_are_all_there_are() -> Result<()> {
         }
     }
     assert_eq!(gateway.ask(&Ask::get("/logout"))?.status, 302);
+    assert_eq!(gateway.ask(&Ask::get("/enter"))?.status, 403);
+    assert_eq!(
+        gateway.ask(&Ask::get("/trust/certificate.crt"))?.status,
+        404
+    );
     assert_eq!(
         gateway.ask(&Ask::get("/sentinel/health"))?.json(),
         serde_json::json!({"status": "ok"})

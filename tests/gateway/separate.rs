@@ -352,3 +352,28 @@ fn stopping_comfyui_stops_all_and_keeps_them_stopped() -> Result<()> {
         Ok(get(&gateway, &alice, "/queue")?.status == 200)
     })
 }
+
+#[test]
+fn the_command_line_sees_and_stops_engines() -> Result<()> {
+    let (gateway, alice, _) = with_two(options())?;
+    ensure!(get(&gateway, &alice, "/queue")?.status == 200);
+    let line_of = |name: &str| -> Result<String> {
+        let list = gateway.command(&["engines", "list"])?;
+        let line = list.lines().find(|line| line.starts_with(name));
+        Ok(line.unwrap_or_default().to_owned())
+    };
+    ensure!(
+        line_of("alice")?.contains("\tready\t"),
+        "{}",
+        line_of("alice")?
+    );
+    ensure!(
+        gateway
+            .command(&["engines", "log", "alice"])?
+            .contains("To see the GUI")
+    );
+    gateway.command(&["engines", "stop", "alice"])?;
+    eventually(PATIENCE, || Ok(line_of("alice")?.contains("\tstopped\t")))?;
+    ensure!(gateway.command(&["engines", "stop", "nobody"]).is_err());
+    Ok(())
+}

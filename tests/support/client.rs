@@ -1,9 +1,13 @@
 //! One HTTP exchange for each connection, with the request target sent as it is written.
 
 use anyhow::{Context as _, Result};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -160,11 +164,37 @@ impl Ask {
 
     /// Sends it on a connection of its own and reads the answer.
     pub fn send(&self, port: u16) -> Result<Answer> {
-        let stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port)))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        stream.set_nodelay(true)?;
-        let mut stream = stream;
+        self.send_to(SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
+    /// Sends it to this address.
+    pub fn send_to(&self, address: SocketAddr) -> Result<Answer> {
+        self.exchange_on(connect(address)?, address.port())
+    }
+
+    /// Sends it over TLS to a host of this name, trusting only the authority of this PEM text.
+    pub fn send_over_tls(
+        &self,
+        address: SocketAddr,
+        name: &str,
+        authority: &[u8],
+    ) -> Result<Answer> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority)?)?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from(name.to_owned())?;
+        let connection = ClientConnection::new(Arc::new(config), name)?;
+        self.exchange_on(
+            StreamOwned::new(connection, connect(address)?),
+            address.port(),
+        )
+    }
+
+    fn exchange_on(&self, mut stream: impl Read + Write, port: u16) -> Result<Answer> {
         // A refusal may come, and the connection end, before the whole body is taken.
         let written = stream.write_all(&self.bytes(port));
         let mut bytes = Vec::new();
@@ -178,6 +208,14 @@ impl Ask {
             )
         })
     }
+}
+
+fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// Sends these bytes and returns all that comes back until the connection ends or rests.

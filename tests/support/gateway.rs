@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 /// Password of all accounts that tests make, unless they say otherwise.
 pub const PASSWORD: &str = "correct-horse-7";
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(90);
 const PAUSE: Duration = Duration::from_millis(20);
 /// Inherited by all that a gateway starts, so that its processes can be told from others.
 const MARK: &str = "SENTINEL_TEST_MARK";
@@ -32,6 +32,7 @@ pub struct Options {
     data: Option<Arc<TempDir>>,
     has_owner: bool,
     awaits_engine: bool,
+    listens_by_settings: bool,
 }
 
 impl Default for Options {
@@ -45,6 +46,7 @@ impl Default for Options {
             data: None,
             has_owner: true,
             awaits_engine: true,
+            listens_by_settings: false,
         }
     }
 }
@@ -72,6 +74,23 @@ impl Options {
             comfyui,
             data: Some(data),
             ..Self::default()
+        }))
+    }
+
+    /// The real ComfyUI of `COMFYUI_DIR` as [`Options::real_comfyui`], but with everything it takes
+    /// from its own folder, such as custom nodes, in a base directory that `fill` fills first. Users
+    /// can have engines of their own with it.
+    pub fn real_comfyui_in(fill: impl FnOnce(&Path) -> Result<()>) -> Result<Option<Self>> {
+        let Some(options) = Self::real_comfyui()? else {
+            return Ok(None);
+        };
+        let data = options.data.as_ref().context("a data directory")?;
+        let base = data.path().join("comfyui");
+        fill(&base)?;
+        let arguments = ["--cpu", "--base-directory", &base.display().to_string()];
+        Ok(Some(Self {
+            arguments: arguments.map(str::to_owned).to_vec(),
+            ..options
         }))
     }
 
@@ -131,6 +150,13 @@ impl Options {
         self.without_engine()
     }
 
+    /// Listens where the settings say, on any free port, instead of where the command line says.
+    #[must_use]
+    pub fn listening_by_settings(mut self) -> Self {
+        self.listens_by_settings = true;
+        self.file("config.json", "{\"sharing\": {\"port\": 0}}\n")
+    }
+
     /// Does not wait until the engine answers.
     #[must_use]
     pub fn without_engine(mut self) -> Self {
@@ -168,7 +194,7 @@ impl Gateway {
         let console = tempfile::tempdir()?;
         let mut command = Command::new(program()?);
         command
-            .args(["run", "--listen", "127.0.0.1:0", "--data-dir"])
+            .args(["run", "--data-dir"])
             .arg(data.path())
             .args(&options.comfyui)
             .args([
@@ -180,6 +206,9 @@ impl Gateway {
             .stdin(Stdio::null())
             .stdout(fs::File::create(console.path().join("stdout"))?)
             .stderr(fs::File::create(console.path().join("stderr"))?);
+        if !options.listens_by_settings {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         for assignment in &options.set {
             command.args(["--set", assignment]);
         }
@@ -246,6 +275,22 @@ impl Gateway {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Runs a subcommand of `sentineld` on the same data directory, such as `["user", "list"]`, and
+    /// returns what it printed.
+    pub fn command(&self, words: &[&str]) -> Result<String> {
+        let (first, rest) = words.split_first().context("a subcommand")?;
+        let output = Command::new(program()?)
+            .arg(first)
+            .arg("--data-dir")
+            .arg(self.data.path())
+            .args(rest)
+            .stdin(Stdio::null())
+            .output()?;
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "{words:?}: {errors}");
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     /// Sends a request.
@@ -384,6 +429,24 @@ impl Gateway {
             program.ends_with(b"demo-engine")
         };
         self.descendants().into_iter().filter(is_engine).collect()
+    }
+
+    /// Keeps it until the process of the tests ends, whatever ends it, and removes its data
+    /// directory then: statics are not dropped.
+    pub fn for_the_whole_run(self) -> Result<&'static Self> {
+        const WATCH: &str = "trap '' INT; read -r _; kill -TERM \"$1\"; \
+             while kill -0 \"$1\" 2>/dev/null; do sleep 0.1; done; rm -rf \"$2\" \"$3\"";
+        let watch = Command::new("sh")
+            .args(["-c", WATCH, "sh", &self.id().to_string()])
+            .args([self.data.path(), self.console.path()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("starting the watch")?;
+        // Its pipe closes with this process.
+        Box::leak(Box::new(watch));
+        Ok(Box::leak(Box::new(self)))
     }
 
     /// Sends a signal to it.

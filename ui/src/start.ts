@@ -1,6 +1,7 @@
 import { mount, type Component } from "svelte";
 import "./design/tokens.css";
 import "./design/base.css";
+import { applyTheme } from "./browser/theme.svelte";
 import { applyLanguage } from "./i18n/language.svelte";
 import { readPageState, type PageState } from "./page-state";
 
@@ -8,6 +9,7 @@ import { readPageState, type PageState } from "./page-state";
 export function start(page: Component<{ state: PageState }>): void {
   const target = document.getElementById("page");
   if (!target) return;
+  applyTheme();
   applyLanguage();
   mount(page, { target, props: { state: readPageState() } });
 }

@@ -12,6 +12,7 @@ mod pages;
 mod process;
 mod progress;
 mod run;
+mod soak;
 mod test;
 mod tools;
 mod workspace;
@@ -44,6 +45,8 @@ enum Task {
     Check,
     /// Measures the gateway against a direct connection and nginx
     Bench(bench::Options),
+    /// Lets random users in for half an hour, then kills the gateway a hundred times
+    Soak(soak::Options),
     /// Runs the fuzz targets (needs a nightly toolchain)
     Fuzz(fuzz::Options),
 }
@@ -66,6 +69,7 @@ fn perform(task: &Task) -> Result<ExitCode> {
         Task::Test(options) => test::test(&workspace, options),
         Task::Check => check::check(&workspace),
         Task::Bench(options) => bench::bench(&workspace, options),
+        Task::Soak(options) => soak::soak(&workspace, options),
         Task::Fuzz(options) => fuzz::fuzz(&workspace, options),
     }
 }

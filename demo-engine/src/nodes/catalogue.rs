@@ -89,6 +89,9 @@ impl Catalogue {
 
     /// The description of a class with the files that are there now as choices.
     pub(crate) fn describe(&self, engine: &Engine, name: &str) -> Option<Json> {
+        if name == super::hostile::CLASS && !engine.options.faults.hostile_node {
+            return None;
+        }
         let mut class = self.class(name)?.clone();
         let input = &engine.options.input;
         let choices = |kinds: &'static [&'static str]| -> Json { top_level(input, kinds).into() };

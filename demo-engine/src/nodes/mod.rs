@@ -2,6 +2,7 @@
 
 pub(crate) mod catalogue;
 mod dataset;
+mod hostile;
 mod load;
 mod paint;
 mod picture;
@@ -165,6 +166,7 @@ const NODES: &[(&str, Run)] = &[
     ("StringConcatenate", words::concatenate),
     ("ComfySwitchNode", words::switch),
     ("SlowProbe", probe::run),
+    (hostile::CLASS, hostile::run),
     ("DemoImage", paint::run),
 ];
 

@@ -3,6 +3,7 @@
 //! list that was never readable lets nobody in but this machine.
 
 use super::{Caller, ClientIp};
+use crate::clock::{self, rfc3339};
 use crate::files::{self, Fingerprint, WriteLock};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
@@ -75,6 +76,14 @@ impl AddressSet {
             }
         }
         Ok(set)
+    }
+
+    fn overlaps(&self, network: IpNet) -> bool {
+        self.single.iter().any(|address| network.contains(address))
+            || self
+                .ranges
+                .iter()
+                .any(|range| range.contains(&network) || network.contains(range))
     }
 
     fn contains(&self, address: ClientIp) -> bool {
@@ -189,6 +198,8 @@ pub struct Ban {
     pub address: String,
     /// Reason in the line's comment.
     pub reason: String,
+    /// When it was written, RFC 3339; lines of earlier versions do not tell.
+    pub since: Option<String>,
 }
 
 /// A list as an admin sees it.
@@ -319,8 +330,46 @@ impl AccessLists {
             .chars()
             .filter(|character| !character.is_control())
             .collect();
-        text.push_str(&format!("{address} # {BAN_MARK} {reason}\n"));
+        let since = rfc3339(clock::now());
+        text.push_str(&format!(
+            "{address} # {BAN_MARK} {reason} {SINCE_MARK}{since})\n"
+        ));
         list.write(&text)
+    }
+
+    /// Takes the lines that lock-outs wrote for an address off the deny list; `false` when there is
+    /// none. Lines of an admin stay.
+    pub fn unban(&self, address: &str) -> Result<bool, ListError> {
+        let Some(address) = parse_entry(address.trim()) else {
+            return Ok(false);
+        };
+        let list = &self.deny;
+        let _lock =
+            WriteLock::acquire(&list.path).map_err(|source| io_error(&list.path, source))?;
+        let text =
+            files::read_optional(&list.path).map_err(|source| io_error(&list.path, source))?;
+        let text = text.unwrap_or_default();
+        let is_his = |line: &&str| {
+            parse_ban(line).is_some_and(|ban| parse_entry(&ban.address) == Some(address))
+        };
+        if !text.lines().any(|line| is_his(&line)) {
+            return Ok(false);
+        }
+        let kept: String = text
+            .lines()
+            .filter(|line| !is_his(line))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        list.write(&kept).map(|()| true)
+    }
+
+    /// Whether the allow list names an address of this network.
+    pub fn allows_some_of(&self, network: IpNet) -> bool {
+        let allow = self.allow.current.load();
+        allow
+            .as_ref()
+            .as_ref()
+            .is_some_and(|set| set.overlaps(network))
     }
 
     /// The lines that lock-outs wrote.
@@ -349,14 +398,23 @@ impl AccessLists {
 
 /// Marks lines written by a lock-out.
 const BAN_MARK: &str = "banned:";
+/// Stands between the reason and the time.
+const SINCE_MARK: &str = "(since ";
 
 fn parse_ban(line: &str) -> Option<Ban> {
     let (address, comment) = line.split_once('#')?;
-    let reason = comment.trim().strip_prefix(BAN_MARK)?.trim();
+    let comment = comment.trim().strip_prefix(BAN_MARK)?.trim();
+    let (reason, since) = match comment.rsplit_once(SINCE_MARK) {
+        Some((reason, since)) if since.ends_with(')') => {
+            (reason.trim(), Some(since.trim_end_matches(')').to_owned()))
+        }
+        _ => (comment, None),
+    };
     parse_entry(address.trim())?;
     Some(Ban {
         address: address.trim().to_owned(),
         reason: reason.to_owned(),
+        since,
     })
 }
 
@@ -474,13 +532,75 @@ mod tests {
                 )
                 .unwrap();
         }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let without_times: Vec<_> = text
+            .lines()
+            .map(|line| line.split(SINCE_MARK).next().unwrap().trim_end())
+            .collect();
         assert_eq!(
-            std::fs::read_to_string(&path).unwrap(),
-            "# my list\n10.0.0.1 # the printer\n10.0.0.5 # banned: 9 failedsign-ins\n10.0.0.9 # added by hand\n\
-             10.0.0.6 # banned: again\n10.0.0.7 # banned: again\n"
+            without_times,
+            [
+                "# my list",
+                "10.0.0.1 # the printer",
+                "10.0.0.5 # banned: 9 failedsign-ins",
+                "10.0.0.9 # added by hand",
+                "10.0.0.6 # banned: again",
+                "10.0.0.7 # banned: again",
+            ]
         );
         assert_eq!(verdict(&lists, "10.0.0.9"), Verdict::Denied);
         assert_eq!(lists.bans().unwrap().len(), 3);
+        assert!(lists.bans().unwrap().iter().all(|ban| ban.since.is_some()));
+        assert!(lists.unban("10.0.0.6").unwrap() && !lists.unban("10.0.0.6").unwrap());
+        assert!(
+            !lists.unban("10.0.0.9").unwrap(),
+            "an admin's own line stays"
+        );
+        assert_eq!(verdict(&lists, "10.0.0.6"), Verdict::Passed);
+        assert_eq!(verdict(&lists, "10.0.0.7"), Verdict::Denied);
+    }
+
+    #[test]
+    fn the_reason_and_the_time_of_a_ban_are_told_apart() {
+        let told = |line| parse_ban(line).map(|ban| (ban.reason, ban.since));
+        let table = [
+            ("10.0.0.1 # banned: of old", Some(("of old", None))),
+            (
+                "10.0.0.1 # banned: again (since then)",
+                Some(("again", Some("then"))),
+            ),
+            (
+                "10.0.0.1 # banned: a (since b) (since c)",
+                Some(("a (since b)", Some("c"))),
+            ),
+            ("10.0.0.1 # banned: a (since b", Some(("a (since b", None))),
+            ("10.0.0.1 # the printer", None),
+            ("nonsense # banned: x", None),
+        ];
+        for (line, expected) in table {
+            let expected = expected.map(|(reason, since): (&str, Option<&str>)| {
+                (reason.to_owned(), since.map(str::to_owned))
+            });
+            assert_eq!(told(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_allow_list_names_a_part_of_a_network_or_nothing_of_it() {
+        let (_directory, lists) = lists(Some("192.168.1.7\n10.0.0.0/8\n"), None);
+        for (network, expected) in [
+            ("192.168.1.0/24", true),
+            ("192.168.2.0/24", false),
+            ("10.1.0.0/16", true),
+            ("0.0.0.0/0", true),
+            ("fd00::/64", false),
+        ] {
+            assert_eq!(
+                lists.allows_some_of(network.parse().unwrap()),
+                expected,
+                "{network}"
+            );
+        }
     }
 
     proptest! {

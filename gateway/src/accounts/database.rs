@@ -58,6 +58,16 @@ impl Accounts {
         for (key, entry) in entries {
             let id = UserId::parse(&key)
                 .ok_or_else(|| format!("\"{key}\" cannot be an account's key"))?;
+            // They name directories, and many file systems do not tell case apart (defect U24).
+            let taken = accounts
+                .order
+                .iter()
+                .find(|other| other.as_str().eq_ignore_ascii_case(&key));
+            if let Some(taken) = taken {
+                return Err(format!(
+                    "the keys \"{taken}\" and \"{key}\" differ in case alone"
+                ));
+            }
             let account: Account = serde_json::from_value(entry)
                 .map_err(|error| format!("account \"{key}\": {error}"))?;
             accounts.insert(Account { id, ..account });

@@ -27,6 +27,8 @@ pub(crate) struct ListShown {
 pub(crate) struct BanShown {
     address: String,
     reason: String,
+    /// `null` where an earlier version wrote the line.
+    since: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -69,6 +71,7 @@ pub(crate) async fn show(State(app): State<Arc<App>>, _admin: Admin) -> Answer<A
             .map(|ban| BanShown {
                 address: ban.address,
                 reason: ban.reason,
+                since: ban.since,
             })
             .collect(),
         lockouts: lockouts
@@ -155,6 +158,34 @@ pub(crate) async fn lift_lockout(
         Some(admin.name()),
         Some(context.caller.address),
         Some(&detail),
+    );
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct LiftBan {
+    address: String,
+}
+
+/// Takes a banned address off the deny list, and forgets its failures, so that the next one does not
+/// ban it again.
+#[utoipa::path(delete, path = "/access/bans", tag = "access", request_body = LiftBan,
+    responses((status = 204), (status = 403), (status = 404)))]
+pub(crate) async fn lift_ban(
+    State(app): State<Arc<App>>,
+    context: RequestContext,
+    admin: Admin,
+    Body(body): Body<LiftBan>,
+) -> Done {
+    if !app.lists.unban(&body.address)? {
+        return Err(ApiError::not_found());
+    }
+    app.attempts.lift(AttemptKind::Address, &body.address);
+    app.audit(
+        AuditEvent::AccessChanged,
+        Some(admin.name()),
+        Some(context.caller.address),
+        Some(&format!("ban of {} lifted", body.address)),
     );
     Ok(StatusCode::NO_CONTENT)
 }

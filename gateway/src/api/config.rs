@@ -50,6 +50,7 @@ pub(crate) async fn change(
         .map_err(|errors| ApiError::from(ConfigFileError::from(errors)))?;
     app.config.change(&changes)?;
     app.config_changed();
+    app.sharing.apply().await;
     app.audit(
         AuditEvent::ConfigChanged,
         Some(admin.name()),

@@ -11,6 +11,7 @@ mod invites;
 mod log;
 mod people;
 mod setup;
+mod sharing;
 mod statistics;
 mod status;
 mod views;
@@ -61,9 +62,12 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(people::sessions, people::sign_out_everywhere))
         .routes(routes!(invites::list, invites::make))
         .routes(routes!(invites::withdraw))
+        .routes(routes!(sharing::show, sharing::change))
+        .routes(routes!(sharing::examine))
         .routes(routes!(access::show))
         .routes(routes!(access::replace_list))
         .routes(routes!(access::lift_lockout))
+        .routes(routes!(access::lift_ban))
         .routes(routes!(config::show, config::change))
         .routes(routes!(gallery::list, gallery::delete))
         .routes(routes!(gallery::file))

@@ -57,18 +57,13 @@ pub(crate) async fn show(State(app): State<Arc<App>>, _admin: Admin) -> Json<Sta
             })
         })
         .collect();
-    let scheme = if app.started_with.tls_enabled() {
-        "https"
-    } else {
-        "http"
-    };
+    let sharing = app.sharing.state();
+    let scheme = if sharing.is_https { "https" } else { "http" };
     Json(StatusShown {
         engine: EngineView::primary(&app, 0),
-        listening: app
+        listening: sharing
             .listening
-            .get()
-            .into_iter()
-            .flatten()
+            .iter()
             .map(|address| format!("{scheme}://{address}"))
             .collect(),
         connections: app.connections.len(),

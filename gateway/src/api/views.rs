@@ -210,6 +210,16 @@ pub(crate) struct EngineSightView {
     /// Open pages.
     sockets: u32,
     last_used_at: String,
+    sandbox: SandboxView,
+}
+
+/// How far the system confines an engine.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct SandboxView {
+    /// `confined`, `partly`, `off` or `unavailable`.
+    state: &'static str,
+    /// In plain words.
+    detail: String,
 }
 
 impl EngineSightView {
@@ -232,6 +242,10 @@ impl EngineSightView {
             jobs_waiting: sight.waiting,
             sockets: sight.sockets,
             last_used_at: rfc3339(sight.last_used),
+            sandbox: SandboxView {
+                state: sight.status.sandbox.state.as_str(),
+                detail: sight.status.sandbox.detail,
+            },
         }
     }
 }

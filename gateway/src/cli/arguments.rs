@@ -46,6 +46,13 @@ pub(super) enum Command {
     Run(RunOptions),
     /// Check the settings and tell what is wrong or unsafe
     Check(Place),
+    /// List the running ComfyUIs, stop or restart one, read its log
+    Engines {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        action: Option<EngineAction>,
+    },
     /// Add, change and list accounts, also when nobody remembers the admin's password
     User {
         #[command(flatten)]
@@ -59,6 +66,25 @@ pub(super) enum Command {
         place: Place,
         /// The original's users_db.json
         file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum EngineAction {
+    /// List them, with user, state, memory and jobs
+    List,
+    /// Start the ComfyUI of a user, or "shared"
+    Start { user: String },
+    /// Stop it
+    Stop { user: String },
+    /// Stop and start it
+    Restart { user: String },
+    /// Print the end of its log
+    Log {
+        user: String,
+        /// How many lines
+        #[arg(long, default_value_t = 100)]
+        lines: usize,
     },
 }
 

@@ -3,6 +3,7 @@
 mod arguments;
 mod check;
 mod console;
+mod engines;
 mod run;
 mod user;
 
@@ -20,6 +21,7 @@ pub fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Run(options) => run::run(&options),
         Command::Check(place) => check::check(&place),
+        Command::Engines { place, action } => engines::act(&place, action),
         Command::User { place, action } => user::act(&place, action),
         Command::Import { place, file } => user::import(&place, &file),
     };

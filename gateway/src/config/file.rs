@@ -124,6 +124,11 @@ impl ConfigFile {
             .collect()
     }
 
+    /// Whether the command line sets this key, so that what is written down has no effect.
+    pub fn is_overridden(&self, path: &str) -> bool {
+        self.overrides.has(path)
+    }
+
     /// The file.
     pub fn path(&self) -> &std::path::Path {
         &self.path

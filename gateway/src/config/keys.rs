@@ -125,7 +125,7 @@ pub const KEYS: &[Key] = &[
     key(
         "force_https",
         Kind::Boolean,
-        true,
+        false,
         "Encrypt, and send plain HTTP to HTTPS.",
     ),
     key(
@@ -200,37 +200,37 @@ pub const KEYS: &[Key] = &[
     key(
         "sharing.enabled",
         Kind::Boolean,
-        true,
+        false,
         "Reachable from the LAN, not from this machine alone.",
     ),
     key(
         "sharing.port",
         Kind::Integer { min: 0, max: 65535 },
-        true,
+        false,
         "Port; 0: any free one.",
     ),
     key(
         "sharing.name",
         Kind::HostLabel,
-        true,
+        false,
         "Name in the LAN, without \".local\".",
     ),
     key(
         "sharing.tls.enabled",
         Kind::Boolean,
-        true,
+        false,
         "Answer HTTPS; force_https implies it.",
     ),
     key(
         "sharing.tls.certificate",
         Kind::Text,
-        true,
+        false,
         "Certificate file (PEM), or empty to make one.",
     ),
     key(
         "sharing.tls.key",
         Kind::Text,
-        true,
+        false,
         "Key file of the certificate (PEM).",
     ),
     key(

@@ -124,6 +124,16 @@ impl Settings {
         }
     }
 
+    /// Whether something is written for this key.
+    pub fn has(&self, path: &str) -> bool {
+        let mut names = path.split('.');
+        let first = names.next().and_then(|name| self.written.get(name));
+        names
+            .try_fold(first, |level, name| level.map(|level| level.get(name)))
+            .flatten()
+            .is_some()
+    }
+
     /// The members as they are written to the file.
     pub fn members(&self) -> &Map<String, Value> {
         &self.written

@@ -346,8 +346,9 @@ impl Engines {
     }
 
     /// Whether the system confines the engine of a user.
-    pub fn is_confined(&self, _user: &UserId) -> bool {
-        false
+    pub fn is_confined(&self, user: &UserId) -> bool {
+        self.of(user)
+            .is_some_and(|engine| engine.status().sandbox.holds_files())
     }
 
     /// Who has ComfyUI's own directories when users are separate.
@@ -795,21 +796,20 @@ impl Keeper {
             for action in decide(&seen, &line, &limits) {
                 self.act(action);
             }
-            self.leave_line(&seen);
+            self.leave_line(&table);
         }
         self.forget_stopped(&table);
         self.publish();
     }
 
-    /// Whoever is alive needs no place in the line.
-    fn leave_line(&self, seen: &[Seen]) {
+    /// Whoever shows that he is alive needs no place in the line.
+    fn leave_line(&self, table: &HashMap<EngineId, Arc<Engine>>) {
         self.inner.line.lock().retain(|id| {
-            !seen.iter().any(|engine| {
-                engine.id == *id
-                    && matches!(
-                        engine.state,
-                        EngineState::Starting | EngineState::Ready | EngineState::Crashed
-                    )
+            !table.get(id).is_some_and(|engine| {
+                matches!(
+                    engine.status().state,
+                    EngineState::Starting | EngineState::Ready | EngineState::Crashed
+                )
             })
         });
     }

@@ -240,7 +240,7 @@ mod tests {
             decide(&with_page, &line, &limits(2)),
             [stop("b", StopReason::Room)]
         );
-        let mut ending = two.clone();
+        let mut ending = two;
         ending[0].state = EngineState::Stopping;
         assert_eq!(
             decide(&ending, &line, &limits(2)),

@@ -16,6 +16,7 @@ pub(crate) mod pages;
 mod router;
 mod server;
 pub mod tls;
+mod trust;
 
 pub use connections::{Connections, Place, Waiting};
 pub use context::RequestContext;

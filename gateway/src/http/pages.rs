@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, RETRY_AFTER,
 };
-use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Limited};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use rust_embed::RustEmbed;
@@ -89,6 +89,16 @@ pub(crate) fn may_be_visited_from_elsewhere(path: &str) -> bool {
             | "/join"
             | "/trust"
     )
+}
+
+/// What plain HTTP is still told when HTTPS is forced: how to trust our certificate.
+pub(super) fn is_told_in_clear(method: &Method, uri: &Uri) -> bool {
+    let path = uri.path();
+    matches!(*method, Method::GET | Method::HEAD)
+        // Another spelling may mean another path.
+        && matches!(crate::proxy::normalise(uri), Ok(None))
+        && (matches!(path, "/trust" | "/trust/certificate.crt")
+            || path.starts_with("/sentinel/assets/"))
 }
 
 /// Shows a page.

@@ -1,6 +1,6 @@
 //! The one list of routes.
 
-use super::pages;
+use super::{pages, trust};
 use crate::api;
 use crate::app::App;
 use crate::auth;
@@ -14,13 +14,15 @@ use http::header::CACHE_CONTROL;
 use std::sync::Arc;
 
 /// What is answered without a session, and nothing else; a test walks the router against it.
-pub const PUBLIC_PATHS: [&str; 8] = [
+pub const PUBLIC_PATHS: [&str; 10] = [
     "/login",
     "/register",
     "/generate_token",
     "/logout",
     "/join",
     "/enter",
+    "/trust",
+    "/trust/certificate.crt",
     "/sentinel/health",
     "/sentinel/assets/{*path}",
 ];
@@ -41,6 +43,8 @@ fn public() -> Router<Arc<App>> {
         )
         .route("/logout", get(auth::logout))
         .route("/join", get(auth::join_page).post(auth::join))
+        .route("/trust", get(trust::page))
+        .route("/trust/certificate.crt", get(trust::certificate))
         .route("/enter", get(auth::enter))
         .route("/sentinel/health", get(api::health))
         .layer(map_response(never_stored))

@@ -4,11 +4,13 @@
 use super::connections::Place;
 use super::context::WorkerContext;
 use super::door::Door;
-use super::tls::Tls;
+use super::pages;
 use crate::access::ClientIp;
 use crate::app::App;
 use crate::proxy::{CONNECTION_BUFFER, StallGuard};
 use axum::Router;
+use axum::body::Body;
+use futures_util::FutureExt as _;
 use http::header::{HOST, LOCATION};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -70,19 +72,44 @@ pub enum ServerError {
     Thread(#[source] io::Error),
 }
 
+impl ServerError {
+    /// Whether the port is taken, and that by listeners of ours that are about to close.
+    fn is_taken_by(&self, ours: &[Listening]) -> bool {
+        match self {
+            Self::Bind { address, source } => {
+                source.kind() == io::ErrorKind::AddrInUse
+                    && ours
+                        .iter()
+                        .any(|listening| listening.address.port() == address.port())
+            }
+            Self::Thread(_) => false,
+        }
+    }
+}
+
+#[derive(Debug)]
 struct Accepted {
     stream: StdTcpStream,
     peer: SocketAddr,
     place: Place,
 }
 
-/// The listening server.
+/// The listening server. What it listens on can change while it runs; connections stay.
 #[derive(Debug)]
 pub struct Server {
-    addresses: Vec<SocketAddr>,
+    app: Arc<App>,
+    listeners: Vec<Listening>,
+    senders: Vec<mpsc::Sender<Accepted>>,
     stopping: CancellationToken,
-    acceptors: TaskTracker,
     workers: Vec<JoinHandle<()>>,
+}
+
+/// One address that is listened on.
+#[derive(Debug)]
+struct Listening {
+    address: SocketAddr,
+    stopping: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
 }
 
 impl Server {
@@ -91,14 +118,9 @@ impl Server {
     pub fn start(
         app: &Arc<App>,
         router: &Router,
-        tls: Option<&Arc<Tls>>,
         addresses: &[SocketAddr],
     ) -> Result<Self, ServerError> {
-        let listeners = bind_all(addresses)?;
-        let bound = listeners
-            .iter()
-            .filter_map(|listener| listener.local_addr().ok())
-            .collect();
+        let listeners = bind_all(addresses, false)?;
         let stopping = CancellationToken::new();
         let count = std::thread::available_parallelism()
             .map_or(1, std::num::NonZero::get)
@@ -110,7 +132,6 @@ impl Server {
             let worker = Worker {
                 app: Arc::clone(app),
                 router: router.clone(),
-                tls: tls.cloned(),
                 stopping: stopping.clone(),
                 context: Arc::new(WorkerContext::default()),
             };
@@ -120,34 +141,104 @@ impl Server {
             workers.push(thread.map_err(ServerError::Thread)?);
             senders.push(sender);
         }
-        let acceptors = TaskTracker::new();
-        for (number, listener) in listeners.into_iter().enumerate() {
-            let acceptor = Acceptor {
-                app: Arc::clone(app),
-                senders: senders.clone(),
-                next: number,
-                stopping: stopping.clone(),
-            };
-            acceptors.spawn(acceptor.run(listener));
-        }
-        acceptors.close();
-        Ok(Self {
-            addresses: bound,
+        let mut server = Self {
+            app: Arc::clone(app),
+            listeners: Vec::new(),
+            senders,
             stopping,
-            acceptors,
             workers,
-        })
+        };
+        server.accept_on(listeners);
+        Ok(server)
     }
 
     /// Addresses it listens on.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners
+            .iter()
+            .map(|listening| listening.address)
+            .collect()
+    }
+
+    /// Listens on other addresses; port 0 keeps the port there is. New ones are bound before old
+    /// ones close, or, where the system does not let both stand side by side, right after. When a
+    /// new one cannot be bound all is as it was before.
+    pub async fn listen_on(&mut self, addresses: &[SocketAddr]) -> Result<(), ServerError> {
+        let port = self
+            .listeners
+            .first()
+            .map_or(0, |first| first.address.port());
+        let wanted: Vec<SocketAddr> = addresses
+            .iter()
+            .map(|address| match address.port() {
+                0 => SocketAddr::new(address.ip(), port),
+                _ => *address,
+            })
+            .collect();
+        let current = self.addresses();
+        let added: Vec<SocketAddr> = wanted
+            .iter()
+            .filter(|address| !current.contains(address))
+            .copied()
+            .collect();
+        let (kept, removed): (Vec<_>, Vec<_>) = self
+            .listeners
+            .drain(..)
+            .partition(|listening| wanted.contains(&listening.address));
+        self.listeners = kept;
+        match bind_all(&added, !self.listeners.is_empty()) {
+            Ok(listeners) => {
+                self.accept_on(listeners);
+                close(removed).await;
+                Ok(())
+            }
+            Err(error) if error.is_taken_by(&removed) => {
+                let old: Vec<_> = removed.iter().map(|listening| listening.address).collect();
+                close(removed).await;
+                match bind_all(&added, !self.listeners.is_empty()) {
+                    Ok(listeners) => {
+                        self.accept_on(listeners);
+                        Ok(())
+                    }
+                    Err(error) => {
+                        let again = bind_all(&old, !self.listeners.is_empty())?;
+                        self.accept_on(again);
+                        Err(error)
+                    }
+                }
+            }
+            Err(error) => {
+                self.listeners.extend(removed);
+                Err(error)
+            }
+        }
+    }
+
+    fn accept_on(&mut self, listeners: Vec<TcpListener>) {
+        for listener in listeners {
+            let Ok(address) = listener.local_addr() else {
+                continue;
+            };
+            let stopping = self.stopping.child_token();
+            let acceptor = Acceptor {
+                app: Arc::clone(&self.app),
+                senders: self.senders.clone(),
+                next: self.listeners.len(),
+                stopping: stopping.clone(),
+            };
+            self.listeners.push(Listening {
+                address,
+                stopping,
+                task: tokio::spawn(acceptor.run(listener)),
+            });
+        }
     }
 
     /// Stops accepting, gives requests under way a moment, and ends the rest.
     pub async fn stop(self) {
         self.stopping.cancel();
-        self.acceptors.wait().await;
+        close(self.listeners).await;
+        drop(self.senders);
         let joined = tokio::task::spawn_blocking(move || {
             for worker in self.workers {
                 let _ = worker.join();
@@ -157,7 +248,18 @@ impl Server {
     }
 }
 
-fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ServerError> {
+/// Stops accepting and waits until the sockets are closed.
+async fn close(listeners: Vec<Listening>) {
+    for listening in &listeners {
+        listening.stopping.cancel();
+    }
+    for listening in listeners {
+        let _ = listening.task.await;
+    }
+}
+
+/// Binds all or none. A machine without IPv6 is served over IPv4 alone.
+fn bind_all(addresses: &[SocketAddr], has_others: bool) -> Result<Vec<TcpListener>, ServerError> {
     let mut listeners: Vec<TcpListener> = Vec::new();
     for address in addresses {
         let mut address = *address;
@@ -170,10 +272,9 @@ fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ServerError> {
         }
         match bind(address) {
             Ok(listener) => listeners.push(listener),
-            // A machine without IPv6 is served over IPv4 alone.
             Err(error)
                 if address.is_ipv6()
-                    && !listeners.is_empty()
+                    && (has_others || !listeners.is_empty())
                     && error.kind() != io::ErrorKind::AddrInUse =>
             {
                 tracing::debug!(%address, %error, "not listening on this address");
@@ -214,7 +315,13 @@ impl Acceptor {
     async fn run(mut self, listener: TcpListener) {
         loop {
             let accepted = tokio::select! {
-                () = self.stopping.cancelled() => return,
+                () = self.stopping.cancelled() => {
+                    // Who came before the end is not turned away.
+                    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+                        self.hand_over(stream, peer);
+                    }
+                    return;
+                }
                 accepted = listener.accept() => accepted,
             };
             match accepted {
@@ -261,7 +368,6 @@ impl Acceptor {
 struct Worker {
     app: Arc<App>,
     router: Router,
-    tls: Option<Arc<Tls>>,
     stopping: CancellationToken,
     context: Arc<WorkerContext>,
 }
@@ -309,7 +415,7 @@ impl Worker {
             peer: accepted.peer,
             is_tls: false,
         };
-        let tls = self.tls.clone();
+        let tls = self.app.tls.load_full();
         let stopping = self.stopping.clone();
         let force_https = self.app.config.current().force_https;
         async move {
@@ -328,7 +434,7 @@ impl Worker {
                 // A TLS record of a handshake begins with 22; no HTTP method does.
                 if first[0] != 22 {
                     if force_https {
-                        return redirect_to_https(stream).await;
+                        return redirect_to_https(stream, door).await;
                     }
                     return serve_http(stream, door, &stopping).await;
                 }
@@ -391,41 +497,55 @@ where
     }
 }
 
-/// `force_https`: plain HTTP on the same port learns where to go, and nothing else (defect S49).
-async fn redirect_to_https(stream: TcpStream) {
-    let service = service_fn(|request: Request<Incoming>| async move {
-        let host = request
-            .headers()
-            .get(HOST)
-            .and_then(|host| host.to_str().ok());
-        let location = host
-            .filter(|host| {
-                host.parse::<http::uri::Authority>()
-                    .is_ok_and(|host| !host.as_str().contains('@'))
-            })
-            .map(|host| {
-                format!(
-                    "https://{host}{}",
-                    request
-                        .uri()
-                        .path_and_query()
-                        .map_or("/", |path| path.as_str())
-                )
-            })
-            .and_then(|location| HeaderValue::from_str(&location).ok());
-        let mut response = Response::new(http_body_util::Empty::<bytes::Bytes>::new());
-        *response.status_mut() = StatusCode::BAD_REQUEST;
-        if let Some(location) = location {
-            *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
-            response.headers_mut().insert(LOCATION, location);
+/// `force_https`: plain HTTP on the same port learns where to go (defect S49), and gets what helps a
+/// device to trust our certificate; nothing else.
+async fn redirect_to_https(stream: TcpStream, door: Door) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let door = door.clone();
+        async move {
+            let mut response = if pages::is_told_in_clear(request.method(), request.uri()) {
+                let Ok(response) = door.answer(request).await;
+                response
+            } else {
+                to_https(&request)
+            };
+            response
+                .headers_mut()
+                .insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+            Ok::<_, Infallible>(response)
         }
-        response
-            .headers_mut()
-            .insert(http::header::CONNECTION, HeaderValue::from_static("close"));
-        Ok::<_, Infallible>(response)
     });
     let connection = http_builder()
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
     let _ = timeout(HEADER_TIMEOUT, connection).await;
+}
+
+fn to_https(request: &Request<Incoming>) -> Response<Body> {
+    let host = request
+        .headers()
+        .get(HOST)
+        .and_then(|host| host.to_str().ok());
+    let location = host
+        .filter(|host| {
+            host.parse::<http::uri::Authority>()
+                .is_ok_and(|host| !host.as_str().contains('@'))
+        })
+        .map(|host| {
+            format!(
+                "https://{host}{}",
+                request
+                    .uri()
+                    .path_and_query()
+                    .map_or("/", |path| path.as_str())
+            )
+        })
+        .and_then(|location| HeaderValue::from_str(&location).ok());
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    if let Some(location) = location {
+        *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
 }

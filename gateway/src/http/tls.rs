@@ -11,10 +11,12 @@ use rcgen::{
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest, Sha256};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use time::{Duration, OffsetDateTime};
+use x509_parser::extensions::GeneralName;
 
 /// Life of the authority.
 const AUTHORITY_LIFE: Duration = Duration::days(3650);
@@ -52,7 +54,7 @@ pub enum TlsError {
 }
 
 /// Where certificate and key come from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateSource {
     /// Made here, kept in this directory, for these names and addresses.
     Made {
@@ -86,18 +88,37 @@ impl CertificateSource {
     }
 }
 
+/// What people are told of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// Whether it was made here, so that devices must be told to trust it.
+    pub is_made: bool,
+    /// SHA-256 of what a device is told to trust: our authority, or the owner's certificate.
+    pub sha256: String,
+    /// Names and addresses it is for.
+    pub names: Vec<String>,
+    /// When it ends, seconds since 1970; one that was made here is renewed before.
+    pub expires_at: i64,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    config: Arc<ServerConfig>,
+    facts: CertificateFacts,
+}
+
 /// Encryption in force; replaced without a restart.
 #[derive(Debug)]
 pub struct Tls {
     source: CertificateSource,
-    current: ArcSwap<ServerConfig>,
+    current: ArcSwap<Loaded>,
     seen: Mutex<[Fingerprint; 2]>,
 }
 
 impl Tls {
     /// Loads or makes the certificate.
     pub fn open(source: CertificateSource) -> Result<Self, TlsError> {
-        let current = ArcSwap::new(load(&source)?);
+        let current = ArcSwap::from_pointee(load(&source)?);
         let seen = Mutex::new(source.fingerprints());
         Ok(Self {
             source,
@@ -106,9 +127,27 @@ impl Tls {
         })
     }
 
+    /// Where certificate and key come from.
+    pub fn source(&self) -> &CertificateSource {
+        &self.source
+    }
+
     /// What to hand to the handshake.
     pub fn config(&self) -> Arc<ServerConfig> {
-        self.current.load_full()
+        Arc::clone(&self.current.load().config)
+    }
+
+    /// What people are told of the certificate.
+    pub fn facts(&self) -> CertificateFacts {
+        self.current.load().facts.clone()
+    }
+
+    /// The authority that signs what is made here, as PEM: what a device is told to trust.
+    pub fn authority(&self) -> Result<Option<String>, TlsError> {
+        match &self.source {
+            CertificateSource::Made { directory, .. } => read(&directory.join(AUTHORITY)),
+            CertificateSource::Files { .. } => Ok(None),
+        }
     }
 
     /// Loads the owner's files again when they have changed; on an error the last good certificate
@@ -122,23 +161,98 @@ impl Tls {
             }
             *seen = now;
         }
-        self.current.store(load(&self.source)?);
+        self.current.store(Arc::new(load(&self.source)?));
+        Ok(())
+    }
+
+    /// Makes a certificate anew that ends soon.
+    pub fn renew_if_needed(&self) -> Result<(), TlsError> {
+        let soon = (OffsetDateTime::now_utc() + LEAF_RENEWAL).unix_timestamp();
+        let is_ours = matches!(self.source, CertificateSource::Made { .. });
+        if is_ours && self.current.load().facts.expires_at <= soon {
+            self.current.store(Arc::new(load(&self.source)?));
+        }
         Ok(())
     }
 }
 
-fn load(source: &CertificateSource) -> Result<Arc<ServerConfig>, TlsError> {
-    match source {
-        CertificateSource::Files { certificate, key } => server_config(certificate, key),
+fn load(source: &CertificateSource) -> Result<Loaded, TlsError> {
+    let (certificate, key, trusted) = match source {
+        CertificateSource::Files { certificate, key } => {
+            (certificate.clone(), key.clone(), certificate.clone())
+        }
         CertificateSource::Made {
             directory,
             names,
             addresses,
         } => {
             make_where_needed(directory, names, addresses)?;
-            server_config(&directory.join(LEAF), &directory.join(LEAF_KEY))
+            (
+                directory.join(LEAF),
+                directory.join(LEAF_KEY),
+                directory.join(AUTHORITY),
+            )
         }
+    };
+    let config = server_config(&certificate, &key)?;
+    let leaf = first_certificate(&certificate)?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(&leaf)
+        .map_err(|error| not_usable(&certificate, &error))?;
+    let names = parsed
+        .subject_alternative_name()
+        .ok()
+        .flatten()
+        .into_iter()
+        .flat_map(|extension| &extension.value.general_names)
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => address(bytes).map(|address| address.to_string()),
+            _ => None,
+        })
+        .collect();
+    Ok(Loaded {
+        config,
+        facts: CertificateFacts {
+            is_made: matches!(source, CertificateSource::Made { .. }),
+            sha256: fingerprint(&first_certificate(&trusted)?),
+            names,
+            expires_at: parsed.validity().not_after.timestamp(),
+        },
+    })
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(bytes)
+        .map(IpAddr::from)
+        .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
+}
+
+/// As devices show it: `AB:CD:…`.
+fn fingerprint(certificate: &[u8]) -> String {
+    let pairs: Vec<_> = Sha256::digest(certificate)
+        .iter()
+        .map(|byte| format!("{byte:02X}"))
+        .collect();
+    pairs.join(":")
+}
+
+fn first_certificate(path: &Path) -> Result<CertificateDer<'static>, TlsError> {
+    CertificateDer::from_pem_file(path).map_err(|error| not_usable(path, &error))
+}
+
+fn not_usable(path: &Path, fault: &dyn std::fmt::Display) -> TlsError {
+    TlsError::Pem {
+        path: path.display().to_string(),
+        fault: fault.to_string(),
     }
+}
+
+fn read(path: &Path) -> Result<Option<String>, TlsError> {
+    files::read_optional(path).map_err(|source| TlsError::Io {
+        path: path.display().to_string(),
+        source,
+    })
 }
 
 const AUTHORITY: &str = "authority.pem";
@@ -148,18 +262,14 @@ const LEAF_KEY: &str = "certificate.key";
 const LEAF_NAMES: &str = "certificate.names";
 
 fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
-    let pem = |path: &Path, fault: &dyn std::fmt::Display| TlsError::Pem {
-        path: path.display().to_string(),
-        fault: fault.to_string(),
-    };
     let chain = CertificateDer::pem_file_iter(certificate)
-        .map_err(|error| pem(certificate, &error))?
+        .map_err(|error| not_usable(certificate, &error))?
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| pem(certificate, &error))?;
+        .map_err(|error| not_usable(certificate, &error))?;
     if chain.is_empty() {
-        return Err(pem(certificate, &"no certificate in it"));
+        return Err(not_usable(certificate, &"no certificate in it"));
     }
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| pem(key, &error))?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| not_usable(key, &error))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -180,7 +290,7 @@ fn make_where_needed(
     };
     let path = |name: &str| directory.join(name);
     let _lock = files::WriteLock::acquire(&path(LEAF)).map_err(failed(&path(LEAF)))?;
-    let read = |name: &str| files::read_optional(&path(name)).map_err(failed(&path(name)));
+    let read = |name: &str| read(&path(name));
     let write = |name: &str, text: &str| {
         files::write_atomically(&path(name), text.as_bytes()).map_err(failed(&path(name)))
     };

@@ -208,6 +208,7 @@ impl Turns {
             turns: Arc::clone(self),
             engine: engine.clone(),
             is_fresh,
+            is_used: false,
         }
     }
 
@@ -278,9 +279,15 @@ pub(crate) struct Turn {
     turns: Arc<Turns>,
     engine: EngineId,
     is_fresh: bool,
+    is_used: bool,
 }
 
 impl Turn {
+    /// The prompt is being passed on. Without it the slot is free again when this is dropped.
+    pub(crate) fn use_it(&mut self) {
+        self.is_used = true;
+    }
+
     /// Whether the engine comes to the GPU with this prompt.
     pub(crate) fn is_fresh(&self) -> bool {
         self.is_fresh
@@ -289,7 +296,15 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.turns.0.lock().order.posted(&self.engine);
+        let mut line = self.turns.0.lock();
+        line.order.posted(&self.engine);
+        if self.is_fresh && !self.is_used {
+            // Nobody asks an engine that is gone whether it still has jobs.
+            if let Some(epoch) = line.order.epoch(&self.engine) {
+                line.order.release(&self.engine, epoch);
+            }
+            line.call_all();
+        }
     }
 }
 
@@ -393,7 +408,8 @@ mod tests {
     async fn whoever_leaves_the_line_blocks_nobody() {
         let turns = Turns::new(1);
         let (a, b, c) = (engine("a"), engine("b"), engine("c"));
-        let first = turns.wait(&a).await.unwrap();
+        let mut first = turns.wait(&a).await.unwrap();
+        first.use_it();
         assert!(first.is_fresh());
         let leaves = tokio::spawn({
             let (turns, b) = (Arc::clone(&turns), b.clone());
@@ -421,6 +437,11 @@ mod tests {
             .unwrap();
         assert!(turn.is_fresh());
         drop(turn);
+        assert!(!turns.holds(&c), "a turn that was not used is given back");
+        let mut used = turns.wait(&c).await.unwrap();
+        used.use_it();
+        drop(used);
+        assert!(turns.holds(&c), "its jobs may still run");
         turns.is_gone(&c);
         assert!(!turns.holds(&c));
     }

@@ -188,7 +188,7 @@ fn allowed(
     let path = request.uri().path();
     let is_refused = match means {
         Meaning::Manager => config.manager_admin_only,
-        Meaning::Install => true,
+        Meaning::Install | Meaning::Layout => true,
         Meaning::Unknown => !app.custom_routes_are_open(&config, &signed_in.account.id, path),
         Meaning::Known | Meaning::Prompt | Meaning::AssetUpload => false,
     };

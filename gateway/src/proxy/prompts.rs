@@ -32,7 +32,7 @@ pub(super) async fn pass(way: &Way<'_>, request: Request) -> Result<Response, Fa
     let bytes = read(body).await?;
     check(way, &bytes).await?;
     let waited = timeout(TURN_LIMIT, way.app.engines.wait_for_turn(way.engine)).await;
-    let turn = match waited {
+    let mut turn = match waited {
         Ok(Ok(turn)) => turn,
         Ok(Err(TurnFault::Full)) => {
             return Err(refused(
@@ -55,6 +55,9 @@ pub(super) async fn pass(way: &Way<'_>, request: Request) -> Result<Response, Fa
         .headers
         .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
     let request = Request::from_parts(parts, Body::from(bytes));
+    if let Some(turn) = &mut turn {
+        turn.use_it();
+    }
     let answer = exchange(way, address, request).await;
     way.engine.prompt_was_passed();
     drop(turn);

@@ -14,6 +14,8 @@ pub(super) enum Meaning {
     AssetUpload,
     /// ComfyUI-Manager, which installs code.
     Manager,
+    /// Tells where things are on the machine.
+    Layout,
     /// Lets the server fetch models from an address, or changes what all users have.
     Install,
     /// Not ComfyUI's: a custom node answers it, with who knows what (defect C14).
@@ -79,6 +81,7 @@ pub(super) fn meaning(method: &Method, normal_path: &str) -> Meaning {
         ["assets"] if *method == Method::POST => Meaning::AssetUpload,
         ["assets", "download" | "import" | "prune" | "seed", ..] if changes => Meaning::Install,
         ["models", "download", ..] => Meaning::Install,
+        ["internal", "folder_paths"] => Meaning::Layout,
         [] => Meaning::Known,
         ["v2", "userdata", ..] => Meaning::Known,
         // Files at the root of the front end.
@@ -115,6 +118,7 @@ mod tests {
             (post, "/api/assets/download", Meaning::Install),
             (post, "/models/download", Meaning::Install),
             (get, "/api/models/download/1", Meaning::Install),
+            (get, "/internal/folder_paths", Meaning::Layout),
             (post, "/api/manager/reboot", Meaning::Manager),
             (get, "/video_ui_custom_view", Meaning::Unknown),
             (get, "/easyuse/prompt/styles", Meaning::Unknown),

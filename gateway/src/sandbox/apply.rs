@@ -9,6 +9,7 @@ use landlock::{
     path_beneath_rules,
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use super::filter::Filter;
 use super::{SandboxPlan, SandboxReport, SandboxState};
@@ -40,6 +41,7 @@ pub fn support() -> SandboxReport {
 /// When the plan requires confinement and the system cannot, or when it fails half way.
 pub fn apply(plan: &SandboxPlan) -> io::Result<SandboxReport> {
     limit(plan)?;
+    give_up_capabilities()?;
     let status = landlock(plan).map_err(io::Error::other)?;
     let filter = Filter::build(plan).and_then(|filter| filter.apply());
     if let Err(error) = &filter
@@ -131,6 +133,23 @@ fn limit(plan: &SandboxPlan) -> io::Result<()> {
     Ok(())
 }
 
+/// What is left to an engine of the administrator account, as in many containers: to work with
+/// files of other accounts, within its bounds. Any more would lead around these, for instance to
+/// the environment of other processes.
+fn give_up_capabilities() -> io::Result<()> {
+    let kept = CapabilitySet::CHOWN | CapabilitySet::DAC_OVERRIDE | CapabilitySet::FOWNER;
+    let now = capabilities(None)?;
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: now.effective & kept,
+            permitted: now.permitted & kept,
+            inheritable: CapabilitySet::empty(),
+        },
+    )?;
+    Ok(())
+}
+
 fn landlock(plan: &SandboxPlan) -> Result<LandlockStatus, landlock::RulesetError> {
     let all = AccessFs::from_all(NEWEST);
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
@@ -149,7 +168,6 @@ fn landlock(plan: &SandboxPlan) -> Result<LandlockStatus, landlock::RulesetError
         .create()?;
     let ruleset = allow(ruleset, &plan.read_execute, read | AccessFs::Execute)?;
     let ruleset = allow(ruleset, &plan.read, read)?;
-    let ruleset = allow(ruleset, &plan.list, AccessFs::ReadDir.into())?;
     let ruleset = allow(ruleset, &plan.write, write)?;
     let ruleset = allow(ruleset, &plan.devices, device)?;
     // Names there are random, so not being able to list them keeps users apart.

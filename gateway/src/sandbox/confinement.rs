@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 
 use crate::comfyui::{Installation, InstallationKind, PythonPlaces};
 use crate::config::{Config, Sandbox};
-use crate::files::{DataDirectory, create_private_directory, read_optional};
+use crate::files::{DataDirectory, create_private_directory, read_optional, write_atomically};
 use crate::supervisor::{LaunchError, LaunchPlan};
 
 use super::arguments::{NamedPaths, named_paths};
 use super::environment::{PrivatePlaces, removed};
 use super::model_paths::{ModelPaths, model_paths};
 use super::plan::{Profile, SandboxInputs, plan};
+
+/// Run by Python at its start, in engines that must not list ComfyUI's directory.
+const UNLISTED: &str = include_str!("unlisted.py");
 
 /// Most entries of a model directory that are looked at for links.
 const ENTRIES: usize = 5000;
@@ -201,11 +204,16 @@ impl Confinement {
                 }
             }
             Profile::User => {
-                launch.environment.push(if self.has_bytecode() {
-                    set("PYTHONDONTWRITEBYTECODE", Path::new("1"))
+                if self.has_bytecode() {
+                    let variable = set("PYTHONDONTWRITEBYTECODE", Path::new("1"));
+                    launch.environment.push(variable);
                 } else {
-                    set("PYTHONPYCACHEPREFIX", &places.cache.join("python"))
-                });
+                    let variable = set("PYTHONPYCACHEPREFIX", &places.cache.join("python"));
+                    launch.environment.push(variable);
+                    let switch = OsString::from("PYTHONDONTWRITEBYTECODE");
+                    launch.removed_environment.push(switch);
+                }
+                self.import_without_listing(launch)?;
                 if let Some(hub) = &caches.hugging_face {
                     self.link_entries(hub, &places.hugging_face().join("hub"))?;
                 }
@@ -224,6 +232,24 @@ impl Confinement {
                 self.link(&home.join(&relative), &places.home.join(&relative))?;
             }
         }
+        Ok(())
+    }
+
+    /// Has Python import from ComfyUI's directory without listing it.
+    fn import_without_listing(&self, launch: &mut LaunchPlan) -> io::Result<()> {
+        let (Some(_), Some(root)) = (&self.python, real(&self.installation.directory)) else {
+            return Ok(());
+        };
+        let directory = self.purpose.private.join("start");
+        self.make(&directory)?;
+        write_atomically(&directory.join("sitecustomize.py"), UNLISTED.as_bytes())?;
+        let before = std::env::var_os("PYTHONPATH").unwrap_or_default();
+        let before = std::env::split_paths(&before).filter(|path| !path.as_os_str().is_empty());
+        let paths = std::env::join_paths(std::iter::once(directory).chain(before))
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        launch.environment.push(("PYTHONPATH".into(), paths));
+        let root = root.into_os_string();
+        launch.environment.push(("SENTINEL_COMFYUI".into(), root));
         Ok(())
     }
 
@@ -271,15 +297,13 @@ impl Confinement {
         }
     }
 
-    /// Whether Python finds its modules compiled, so that it need not compile them again for
-    /// each user.
+    /// Whether Python finds its packages compiled. Compiling them takes longer than all the rest of
+    /// a start, and with a cache directory of the engine's own those there are would be passed over.
     fn has_bytecode(&self) -> bool {
-        let compiled = |directory: PathBuf| directory.join("__pycache__").is_dir();
-        let Some(python) = &self.python else {
-            return true;
-        };
-        compiled(self.installation.directory.join("comfy"))
-            && python.paths.iter().any(|path| compiled(path.join("torch")))
+        self.python.as_ref().is_none_or(|python| {
+            let compiled = |path: &PathBuf| path.join("torch/__pycache__").is_dir();
+            python.paths.iter().any(compiled)
+        })
     }
 
     fn named(&self, launch: &LaunchPlan) -> NamedPaths {
@@ -371,7 +395,6 @@ impl Confinement {
             required,
             program: real(&launch.program).unwrap_or_else(|| launch.program.clone()),
             installation: parts.granted,
-            listed: parts.listed,
             environment,
             python,
             system,
@@ -418,7 +441,6 @@ struct Caches {
 #[derive(Default)]
 struct Parts {
     granted: Vec<PathBuf>,
-    listed: Vec<PathBuf>,
     linked: Vec<PathBuf>,
     nodes: Vec<PathBuf>,
 }
@@ -434,7 +456,6 @@ impl Parts {
                 self.linked.extend(children.filter(is_outside));
             }
             Profile::User => {
-                self.listed.push(root.to_owned());
                 for entry in entries(root) {
                     if entry.file_name().to_str().is_some_and(own) {
                         continue;
@@ -494,11 +515,7 @@ fn devices() -> Vec<PathBuf> {
         DEVICE_NAMES.iter().any(|start| name.starts_with(start))
     });
     let named = named.map(|entry| entry.path());
-    all_real(
-        &named
-            .chain(DEVICES.iter().map(PathBuf::from))
-            .collect::<Vec<_>>(),
-    )
+    all_real(named.chain(DEVICES.iter().map(PathBuf::from)))
 }
 
 fn entries(directory: &Path) -> impl Iterator<Item = fs::DirEntry> + use<> {

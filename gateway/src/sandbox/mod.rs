@@ -8,7 +8,7 @@
 //! can what it starts, and it gains no privileges by set-user-id programs.
 //!
 //! Invariants kept here:
-//! - what an engine may do is data, a [`SandboxPlan`], made by the pure function [`plan`] from
+//! - what an engine may do is data, a [`SandboxPlan`], made by the pure function [`plan()`] from
 //!   what [`Confinement`] finds on this machine;
 //! - it is applied by the engine's own process just before it becomes the engine, never to ours;
 //! - nothing is granted that contains Sentinel's data or the owner's home without being said in

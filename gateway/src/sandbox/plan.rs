@@ -27,9 +27,6 @@ pub struct SandboxInputs {
     /// ComfyUI and its base directory; of a user's engine, what lies in them but for the owner's
     /// pictures and settings.
     pub installation: Vec<PathBuf>,
-    /// Directories whose entries' names, and those below them, may be seen: Python finds nothing
-    /// to import in a directory it cannot list.
-    pub listed: Vec<PathBuf>,
     /// The Python environment packages are installed into.
     pub environment: Vec<PathBuf>,
     /// Python itself and all it imports from.
@@ -79,8 +76,6 @@ pub struct SandboxPlan {
     pub read_execute: Vec<PathBuf>,
     /// Files and directories that may be read.
     pub read: Vec<PathBuf>,
-    /// Directories that may be listed, with all below them.
-    pub list: Vec<PathBuf>,
     /// Files and directories that may be read and changed.
     pub write: Vec<PathBuf>,
     /// Device files that may be used, and directories of such.
@@ -112,7 +107,6 @@ pub fn plan(inputs: &SandboxInputs) -> SandboxPlan {
     let mut plan = SandboxPlan {
         required: inputs.required,
         devices: inputs.devices.clone(),
-        list: inputs.listed.clone(),
         shared_memory: inputs.shared_memory.iter().cloned().collect(),
         bind_ports: vec![inputs.port],
         keeps_permissions: inputs.profile == Profile::User,
@@ -280,7 +274,6 @@ mod tests {
             required: false,
             program: "/home/o/.pyenv/versions/3.11/bin/python3.11".into(),
             installation: paths(&["/home/o/ComfyUI"]),
-            listed: Vec::new(),
             environment: paths(&["/home/o/ComfyUI/venv"]),
             python: paths(&["/home/o/.pyenv/versions/3.11"]),
             system: paths(&["/usr"]),

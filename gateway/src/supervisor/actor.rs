@@ -210,11 +210,12 @@ impl Actor {
         first_seq: u64,
     ) -> (Left, Option<Instant>) {
         let settings = self.settings.clone();
+        let engine = self.status.borrow().pid;
         let mut start = StartUnderWay::new(first_seq);
         let mut ready_since = None;
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let answer = until_ready(plan.address, &settings);
+        let answer = until_ready(plan.address, engine, &settings);
         tokio::pin!(answer);
         loop {
             let left = tokio::select! {

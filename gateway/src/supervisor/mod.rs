@@ -14,6 +14,8 @@ mod explain;
 mod guard;
 mod handle;
 mod launch;
+#[cfg(target_os = "linux")]
+mod listener;
 mod log;
 mod once;
 mod progress;

@@ -8,6 +8,8 @@ use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, ToSocketAddrs};
 
+#[cfg(target_os = "linux")]
+use super::listener::belongs_to;
 use super::settings::SupervisorSettings;
 
 /// More than any `/system_stats` answer, with its header.
@@ -36,15 +38,31 @@ pub(super) enum ProbeError {
     NotComfyUi,
 }
 
-/// Asks until there is an answer. Never ends otherwise.
-pub(super) async fn until_ready(address: SocketAddr, settings: &SupervisorSettings) -> Answer {
+/// Asks until there is an answer of the process `engine`. Never ends otherwise.
+pub(super) async fn until_ready(
+    address: SocketAddr,
+    engine: Option<u32>,
+    settings: &SupervisorSettings,
+) -> Answer {
+    let mut is_said = false;
     loop {
         match probe(address, &address.to_string(), settings.probe_timeout).await {
-            Ok(answer) => return answer,
+            Ok(answer) if engine.is_none_or(|engine| belongs_to(address, engine)) => return answer,
+            Ok(_) if is_said => {}
+            Ok(_) => {
+                is_said = true;
+                tracing::warn!(%address, "another program answers at the engine's address");
+            }
             Err(error) => tracing::trace!(%error, %address, "not ready"),
         }
         tokio::time::sleep(settings.poll_interval).await;
     }
+}
+
+/// Only Linux tells whose sockets are whose.
+#[cfg(not(target_os = "linux"))]
+fn belongs_to(_address: SocketAddr, _engine: u32) -> bool {
+    true
 }
 
 /// Asks once. `host` is what the `Host` header says.

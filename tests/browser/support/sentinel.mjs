@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -10,18 +10,32 @@ const built = (name) => fileURLToPath(new URL(`../../../target/debug/${name}`, i
 /** ComfyUI's own front end; without it the demo engine shows a small page of its own. */
 export const frontEnd = process.env.DEMO_ENGINE_FRONT_END;
 
+/** The real ComfyUI, if one is named. */
+export const comfyui = process.env.COMFYUI_DIR && {
+  directory: process.env.COMFYUI_DIR,
+  python: process.env.COMFYUI_PYTHON,
+};
+
 export const admin = { username: "ada", password: "lovelace-1815!" };
 
-/** A gateway with the demo engine and a data folder of its own; `stop` ends it and removes the folder. */
-export async function startSentinel(settings = []) {
+/**
+ * A gateway with a data folder of its own, and the demo engine or this ComfyUI, which finds its own folders
+ * there as well; `stop` ends it and removes the folder.
+ */
+export async function startSentinel(settings = [], installation = undefined) {
   const folder = await mkdtemp(join(tmpdir(), "sentinel-browser-"));
+  if (installation) await mkdir(join(folder, "comfyui", "custom_nodes"), { recursive: true });
   const child = spawn(
     process.env.SENTINELD ?? built("sentineld"),
     [
       "run",
       ...["--data-dir", folder],
       ...["--listen", "127.0.0.1:0"],
-      ...["--comfyui", "demo"],
+      ...["--comfyui", installation?.directory ?? "demo"],
+      ...(installation?.python ? ["--python", installation.python] : []),
+      ...(installation
+        ? ["--set", `comfyui.args=${JSON.stringify(["--cpu", "--base-directory", join(folder, "comfyui")])}`]
+        : []),
       ...settings.flatMap((setting) => ["--set", setting]),
     ],
     {

@@ -1,4 +1,4 @@
-import type { Failure } from "./failure";
+import type { Failure, Fault } from "./failure";
 import type { Engine, Me, NewToken, Registration, Session, SignedIn, Token } from "./types";
 
 export type Result<Value> = { kind: "ok"; value: Value } | { kind: "failed"; failure: Failure };
@@ -30,6 +30,10 @@ export function generateToken(
   expireHours: number,
 ): Promise<Result<SignedIn>> {
   return call("POST", "/generate_token", { username, password, name, expire_hours: expireHours });
+}
+
+export function join(code: string, username: string, password: string): Promise<Result<{ message: string }>> {
+  return call("POST", "/join", { code, username, password });
 }
 
 // The own account.
@@ -85,8 +89,8 @@ export function commandEngine(command: "start" | "stop" | "restart", proof: stri
   return call("POST", `/sentinel/api/engine/${command}`, {}, { "X-Sentinel-Proof": proof });
 }
 
-async function call<Value>(
-  method: "GET" | "POST" | "DELETE",
+export async function call<Value>(
+  method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE",
   path: string,
   body?: object,
   headers: Record<string, string> = {},
@@ -105,7 +109,7 @@ async function call<Value>(
       cache: "no-store",
       signal: AbortSignal.timeout(requestTimeout),
     });
-    answer = parse(await response.text());
+    answer = parse(response, await response.text());
   } catch {
     return { kind: "failed", failure: { code: "unreachable", message: "", status: 0 } };
   }
@@ -114,7 +118,8 @@ async function call<Value>(
   return { kind: "failed", failure: readFailure(response.status, answer) };
 }
 
-function parse(text: string): unknown {
+function parse(response: Response, text: string): unknown {
+  if (response.headers.get("Content-Type")?.startsWith("text/csv")) return text;
   try {
     return JSON.parse(text) as unknown;
   } catch {
@@ -123,7 +128,8 @@ function parse(text: string): unknown {
   }
 }
 
-function readFailure(status: number, answer: unknown): Failure {
+/** Reads why a call was refused from the status and the parsed body of its answer. */
+export function readFailure(status: number, answer: unknown): Failure {
   const fields: Record<string, unknown> = typeof answer === "object" && answer !== null ? { ...answer } : {};
   const remaining = fields["remaining_seconds"];
   return {
@@ -131,7 +137,14 @@ function readFailure(status: number, answer: unknown): Failure {
     code: typeof fields["code"] === "string" ? fields["code"] : "unexpected",
     message: typeof fields["error"] === "string" ? fields["error"] : "",
     ...(typeof remaining === "number" ? { remainingSeconds: remaining } : {}),
+    ...(typeof fields["line"] === "number" ? { line: fields["line"] } : {}),
+    ...(Array.isArray(fields["errors"]) ? { faults: fields["errors"].filter(isFault) } : {}),
   };
+}
+
+function isFault(value: unknown): value is Fault {
+  const fault = value as Partial<Fault> | null;
+  return typeof fault?.key === "string" && typeof fault.message === "string";
 }
 
 function followClock(response: Response): void {

@@ -9,6 +9,16 @@ export interface Failure {
   status: number;
   /** How long the next attempt has to wait: with `locked_out`, and with the wrong password that locks. */
   remainingSeconds?: number;
+  /** The bad line of a refused list. */
+  line?: number;
+  /** The bad keys of refused settings. */
+  faults?: Fault[];
+}
+
+/** What is wrong with the value of a key. */
+export interface Fault {
+  key: string;
+  message: string;
 }
 
 /** For how many seconds no further attempt is accepted; the wrong password that locks out says so itself. */

@@ -45,6 +45,8 @@ export interface Engine {
   retry_in: number | null;
   version: string | null;
   demo: boolean;
+  /** The place in line while other engines have to start first. */
+  place?: number | null;
   /** For admins with a session only. */
   log?: string[];
 }

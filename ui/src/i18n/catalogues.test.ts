@@ -1,5 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { catalogues, fill, languages, preferredLanguage } from ".";
+import { catalogues as management } from "../management/text";
+import { catalogues as gallery } from "../gallery/text";
+import { catalogues as guests } from "../sign-in/text";
 import * as overlay from "../overlay/texts";
 
 /** A text may be empty where English has none either. */
@@ -9,6 +12,9 @@ function places(text: string): string[] {
 
 const sets: Record<string, Record<string, Record<string, string>>> = {
   pages: catalogues,
+  management,
+  gallery,
+  guests,
   overlay: { en: overlay.en, de: overlay.de, zh: overlay.zh },
 };
 

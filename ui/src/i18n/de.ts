@@ -191,4 +191,12 @@ export const de: Catalogue = {
   "error.admin_required": "Das kann nur ein Administrator.",
   "error.step_up_required": "Bitte bestätigen Sie noch einmal mit Ihrem Passwort.",
   "error.last_admin": "Es muss mindestens einen Administrator geben.",
+  "error.called_off": "Das Passwort wurde nicht eingegeben, also hat Sentinel nichts getan.",
+  "error.invalid_list": "Eine Zeile der Liste ist weder eine Adresse noch ein Adressbereich.",
+  "error.invalid_config": "Einige Werte sind nicht möglich. Sie sind markiert.",
+  "error.invite_invalid": "Diese Einladung wurde schon benutzt, ist abgelaufen oder wurde zurückgezogen.",
+  "error.shared_engine": "Hier benutzen alle dasselbe ComfyUI, deshalb gibt es keine eigene Galerie.",
+  "error.not_found": "Das gibt es nicht mehr.",
+  "waiting.place": "Ihr Platz in der Reihe: {place}",
+  "account.gallery": "Meine Bilder",
 };

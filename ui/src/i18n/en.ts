@@ -183,4 +183,12 @@ export const en = {
   "error.admin_required": "Only an administrator can do that.",
   "error.step_up_required": "Please confirm with your password again.",
   "error.last_admin": "There has to be at least one administrator.",
+  "error.called_off": "The password was not given, so Sentinel has done nothing.",
+  "error.invalid_list": "A line of the list is neither an address nor a range of addresses.",
+  "error.invalid_config": "Some of the values are not possible. They are marked.",
+  "error.invite_invalid": "This invitation has been used already, has expired or was withdrawn.",
+  "error.shared_engine": "Everybody uses the same ComfyUI here, so there is no gallery of your own.",
+  "error.not_found": "This is no longer there.",
+  "waiting.place": "Your place in line: {place}",
+  "account.gallery": "My pictures",
 } as const;

@@ -10,7 +10,7 @@ export type Language = (typeof languages)[number];
 
 export const languageNames: Record<Language, string> = { en: "English", de: "Deutsch", zh: "中文" };
 
-export const catalogues: Record<Language, Catalogue> = { en, de, zh };
+export const catalogues: { en: typeof en } & Record<Language, Catalogue> = { en, de, zh };
 
 /** The first of the browser's languages that there is a catalogue for. */
 export function preferredLanguage(wanted: readonly string[]): Language {

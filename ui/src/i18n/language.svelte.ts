@@ -1,5 +1,4 @@
 import { catalogues, fill, languages, preferredLanguage, type Language, type MessageKey } from ".";
-import type { en } from "./en";
 
 export type { Language, MessageKey } from ".";
 
@@ -10,16 +9,27 @@ type Places<Text extends string> = Text extends `${string}{${infer Name}}${infer
   ? Name | Places<Rest>
   : never;
 
-type Values<Key extends MessageKey> = [Places<(typeof en)[Key]>] extends [never]
+type Values<Text extends string> = [Places<Text>] extends [never]
   ? []
-  : [values: Record<Places<(typeof en)[Key]>, string | number>];
+  : [values: Record<Places<Text>, string | number>];
+
+/** Gives the text for a key in the present language. */
+export type Translate<English extends Record<string, string>> = <Key extends keyof English & string>(
+  key: Key,
+  ...values: Values<English[Key]>
+) => string;
 
 let language = $state<Language>(remembered() ?? preferredLanguage(navigator.languages));
 
-/** The text for a key in the present language; a component that uses it follows a change of the language. */
-export function t<Key extends MessageKey>(key: Key, ...values: Values<Key>): string {
-  return fill(catalogues[language][key], values[0] ?? {});
+/** For pages with texts of their own, so that the others need not load them. */
+export function translator<English extends Record<string, string>>(
+  sets: { en: English } & Record<Language, Record<keyof English & string, string>>,
+): Translate<English> {
+  return (key, ...values) => fill(sets[language][key], values[0] ?? {});
 }
+
+/** The text for a key in the present language; a component that uses it follows a change of the language. */
+export const t = translator(catalogues);
 
 export function hasText(key: string): key is MessageKey {
   return Object.hasOwn(catalogues.en, key);

@@ -183,4 +183,12 @@ export const zh: Catalogue = {
   "error.admin_required": "只有管理员才能执行此操作。",
   "error.step_up_required": "请再次输入密码确认。",
   "error.last_admin": "必须至少保留一位管理员。",
+  "error.called_off": "未输入密码，因此 Sentinel 没有执行任何操作。",
+  "error.invalid_list": "列表中有一行既不是地址也不是地址段。",
+  "error.invalid_config": "部分值无效，已标出。",
+  "error.invite_invalid": "此邀请已被使用、已过期或已被撤回。",
+  "error.shared_engine": "这里所有人共用同一个 ComfyUI，因此没有个人图库。",
+  "error.not_found": "该内容已不存在。",
+  "waiting.place": "您的排队位置：{place}",
+  "account.gallery": "我的图片",
 };

@@ -18,6 +18,7 @@ const dragThreshold = 5;
 
 const shapes = {
   account: ["M12 4a4 4 0 1 1 0 8 4 4 0 0 1 0-8", "M4.5 20.5c.8-3.7 3.6-5.5 7.5-5.5s6.7 1.8 7.5 5.5"],
+  gallery: ["M3.5 5.5h17v13h-17z", "m3.5 16 5-4.5 4 3.5 3-2.5 5 4", "M15.5 8.8v.01"],
   manage: ["M4 7h9", "M19 7h1", "M16 4.5v5", "M4 17h1", "M11 17h9", "M8 14.5v5"],
   log_out: ["M10 4H4.5v16H10", "M9.5 12h11", "m16 7.5 4.5 4.5-4.5 4.5"],
 };
@@ -72,7 +73,10 @@ function show(me: Me): void {
   const line = element("div", "line");
   line.setAttribute("role", "separator");
 
-  const items: HTMLElement[] = [link(texts.account, "account", "/sentinel/account")];
+  const items: HTMLElement[] = [
+    link(texts.gallery, "gallery", "/sentinel/gallery"),
+    link(texts.account, "account", "/sentinel/account"),
+  ];
   if (me.admin) items.push(link(texts.manage, "manage", "/sentinel/"));
   const leave = link(texts.log_out, "log_out", "/logout");
   leave.addEventListener("click", (event) => {

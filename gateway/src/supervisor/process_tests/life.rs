@@ -229,3 +229,51 @@ async fn secrets_of_the_engine_do_not_reach_the_log() {
     .await;
     fixture.supervisor.shutdown().await;
 }
+
+/// Chooses an address that somebody else has taken in the meantime.
+#[cfg(target_os = "linux")]
+struct Squatted(Script, SocketAddr);
+
+#[cfg(target_os = "linux")]
+impl Launcher for Squatted {
+    fn plan(&self, _address: SocketAddr) -> Result<LaunchPlan, LaunchError> {
+        self.0.plan(self.1)
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn another_program_at_the_address_is_not_taken_for_the_engine() {
+    use std::io::{Read, Write};
+
+    let server = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = server.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in server.incoming() {
+            let mut stream = stream.unwrap();
+            let _request = stream.read(&mut [0; 1024]);
+            let body = "{\"system\": {\"comfyui_version\": \"9\"}}";
+            let _gone = write!(stream, "HTTP/1.1 200 OK\r\n\r\n{body}");
+        }
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let script = Script {
+        program: "sh",
+        text: "sleep 1000".to_owned(),
+        directory: directory.path().to_owned(),
+    };
+    let settings = SupervisorSettings {
+        ready_timeout: Duration::from_millis(500),
+        ..quick()
+    };
+    let log = LogRing::new(LogLimits::default());
+    let launcher = Arc::new(Squatted(script, address));
+    let supervisor = Supervisor::launch(settings, launcher, Arc::new(spawner()), log);
+    let engine = supervisor.handle();
+    engine.start().await.unwrap();
+    let ended =
+        engine.wait_for(|status| matches!(status.state, EngineState::Failed | EngineState::Ready));
+    let ended = tokio::time::timeout(LIMIT, ended).await.unwrap().unwrap();
+    assert_eq!(ended.state, EngineState::Failed);
+    supervisor.shutdown().await;
+}

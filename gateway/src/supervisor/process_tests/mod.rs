@@ -4,6 +4,8 @@
 
 mod life;
 #[cfg(target_os = "linux")]
+mod sandbox;
+#[cfg(target_os = "linux")]
 mod tree;
 
 use std::ffi::OsString;

@@ -1,0 +1,26 @@
+export const en = {
+  "gallery.title": "My pictures",
+  "gallery.total": "{amount} in use",
+  "gallery.drag_hint": "Drag a picture onto ComfyUI to open its workflow again.",
+  "gallery.kind": "What is shown",
+  "gallery.kind.all": "All",
+  "gallery.kind.image": "Pictures",
+  "gallery.kind.video": "Videos",
+  "gallery.kind.audio": "Sounds",
+  "gallery.select": "Select",
+  "gallery.selected": "Selected: {count}",
+  "gallery.download": "Download",
+  "gallery.delete": "Delete",
+  "gallery.delete_title": "Delete for good? ({count})",
+  "gallery.delete_text": "What is deleted cannot be brought back.",
+
+  deleted: "Deleted: {count}",
+
+  "gallery.shared_title": "No gallery here",
+  "gallery.none": "No pictures yet",
+  "gallery.none_of_kind": "Nothing of this kind",
+  "gallery.none_text": "What you make with ComfyUI appears here.",
+  "gallery.previous": "Previous",
+  "gallery.next": "Next",
+  "gallery.no_preview": "There is no preview of this file. You can download it.",
+} as const;

@@ -1,0 +1,4 @@
+import { start } from "../start";
+import GalleryPage from "./GalleryPage.svelte";
+
+start(GalleryPage);

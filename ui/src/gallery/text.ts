@@ -1,0 +1,13 @@
+import { catalogues as common } from "../i18n";
+import { translator } from "../i18n/language.svelte";
+import { de } from "./i18n/de";
+import { en } from "./i18n/en";
+import { zh } from "./i18n/zh";
+
+export const catalogues = { en, de, zh };
+
+export const t = translator({
+  en: { ...common.en, ...en },
+  de: { ...common.de, ...de },
+  zh: { ...common.zh, ...zh },
+});

@@ -1,0 +1,17 @@
+export interface Answer {
+  status: number;
+  body: unknown;
+  contentType?: string;
+}
+
+export interface World {
+  answer(method: string, path: string, body?: object): Answer;
+}
+
+export function makeWorld(options?: {
+  people?: number;
+  finished?: boolean;
+  separate?: boolean;
+  state?: string;
+  gallery?: number;
+}): World;
