@@ -92,6 +92,7 @@ pub(crate) async fn finish(
             .map_err(|_| HashError::Failed)?
     }?;
     app.config_changed();
+    app.sharing.apply().await;
     app.engines.restart();
     Ok(made)
 }
