@@ -427,7 +427,7 @@ impl Window {
     }
 }
 
-fn choice(admin: Value) -> Value {
+fn choice(admin: &Value) -> Value {
     json!({"comfyui": {"dir": "demo", "python": ""}, "admin": admin, "sharing": {"enabled": false},
         "separate_users": true, "manager_admin_only": true})
 }
@@ -442,17 +442,17 @@ async fn the_owner_finishes_the_set_up_at_once_or_not_at_all() -> Result<()> {
         (&json!(false), &json!(false))
     );
     let elsewhere = tempfile::tempdir()?;
-    let mut no_comfyui = choice(owner.clone());
+    let mut no_comfyui = choice(&owner);
     no_comfyui["comfyui"]["dir"] = json!(elsewhere.path());
     for (body, status, code) in [
-        (choice(Value::Null), 400, "admin_missing"),
+        (choice(&Value::Null), 400, "admin_missing"),
         (
-            choice(json!({"username": "x", "password": PASSWORD})),
+            choice(&json!({"username": "x", "password": PASSWORD})),
             400,
             "invalid_username",
         ),
         (
-            choice(json!({"username": "owner", "password": "short"})),
+            choice(&json!({"username": "owner", "password": "short"})),
             400,
             "invalid_password",
         ),
@@ -468,14 +468,14 @@ async fn the_owner_finishes_the_set_up_at_once_or_not_at_all() -> Result<()> {
     let accounts = window.place.path().join("users_db.json.lock");
     fs::create_dir(&accounts)?;
     let (status, answer) = window
-        .ask(Method::POST, "/setup/finish", choice(owner.clone()))
+        .ask(Method::POST, "/setup/finish", choice(&owner))
         .await;
     assert_eq!(status, 503, "{answer}");
     assert_eq!(window.file("config.json"), None);
     fs::remove_dir(&accounts)?;
 
     let (status, answer) = window
-        .ask(Method::POST, "/setup/finish", choice(owner.clone()))
+        .ask(Method::POST, "/setup/finish", choice(&owner))
         .await;
     assert_eq!(
         (status, &answer["finished"]),
@@ -493,11 +493,11 @@ async fn the_owner_finishes_the_set_up_at_once_or_not_at_all() -> Result<()> {
     );
     assert!(window.door.status().has_account);
     let (status, answer) = window
-        .ask(Method::POST, "/setup/finish", choice(owner))
+        .ask(Method::POST, "/setup/finish", choice(&owner))
         .await;
     assert_eq!((status, &answer["code"]), (409, &json!("has_admin")));
     let (status, _) = window
-        .ask(Method::POST, "/setup/finish", choice(Value::Null))
+        .ask(Method::POST, "/setup/finish", choice(&Value::Null))
         .await;
     assert_eq!(status, 200);
     window.door.stop().await;
