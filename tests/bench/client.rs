@@ -1,6 +1,7 @@
 //! A load generator that costs little: requests are bytes made once, answers are only measured.
 
 use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -41,9 +42,14 @@ impl Target {
     }
 
     pub(crate) fn connect(&self) -> Result<Connection> {
+        self.connect_for(PATIENCE)
+    }
+
+    /// A connection on which answers may take so long.
+    pub(crate) fn connect_for(&self, patience: Duration) -> Result<Connection> {
         let stream = TcpStream::connect(self.address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Connection {
             stream,
@@ -138,6 +144,51 @@ impl Connection {
         Ok((head.status, text))
     }
 
+    /// Reads an answer of any length, also one in chunks.
+    pub(crate) fn whole(&mut self) -> Result<(u16, String)> {
+        let mut bytes = Vec::new();
+        let head = loop {
+            if let Some(head) = Head::parse(&bytes)? {
+                break head;
+            }
+            self.more(&mut bytes)?;
+        };
+        let is_ended = |bytes: &[u8]| match head.body {
+            Some(length) => bytes.len() >= head.length + length,
+            None => bytes.ends_with(b"0\r\n\r\n"),
+        };
+        while !is_ended(&bytes) {
+            self.more(&mut bytes)?;
+        }
+        let body = &bytes[head.length..];
+        let body = match head.body {
+            Some(_) => body.to_vec(),
+            None => unchunked(body)?,
+        };
+        Ok((head.status, String::from_utf8(body)?))
+    }
+
+    fn more(&mut self, bytes: &mut Vec<u8>) -> Result<()> {
+        let count = self.stream.read(&mut self.buffer)?;
+        ensure!(count > 0, "the connection was closed within the answer");
+        bytes.extend_from_slice(&self.buffer[..count]);
+        Ok(())
+    }
+
+    /// Posts JSON and reads the JSON that comes back, whatever its status.
+    pub(crate) fn post(&mut self, target: &Target, path: &str, body: &Value) -> Result<Value> {
+        let body = body.to_string();
+        let more = format!(
+            "Content-Type: application/json\r\nContent-Length: {}\r\n",
+            body.len()
+        );
+        let mut request = target.request("POST", path, &more);
+        request.extend(body.into_bytes());
+        self.send(&request)?;
+        let (status, text) = self.whole()?;
+        serde_json::from_str(&text).with_context(|| format!("{path}: {status} {text}"))
+    }
+
     pub(crate) fn skip(&mut self, mut bytes: usize) -> Result<()> {
         while bytes > 0 {
             let count = self.stream.read(&mut self.buffer)?;
@@ -153,6 +204,21 @@ impl Connection {
         let (actual, length) = self.answer()?;
         ensure!(actual == status, "{actual} instead of {status}");
         Ok(length)
+    }
+}
+
+fn unchunked(mut bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut whole = Vec::new();
+    loop {
+        let end = bytes.windows(2).position(|two| two == b"\r\n");
+        let end = end.context("a chunk is cut off")?;
+        let size = usize::from_str_radix(std::str::from_utf8(&bytes[..end])?.trim(), 16)?;
+        if size == 0 {
+            return Ok(whole);
+        }
+        let chunk = bytes.get(end + 2..end + 2 + size);
+        whole.extend_from_slice(chunk.context("a chunk is cut off")?);
+        bytes = bytes.get(end + 4 + size..).context("a chunk is cut off")?;
     }
 }
 

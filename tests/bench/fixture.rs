@@ -174,14 +174,22 @@ impl Gateway {
     /// Starts one that is attached to `engine`, with these accounts; returns it and the seconds
     /// until it answered.
     fn start(accounts: &str, engine: SocketAddr) -> Result<(Self, f64)> {
+        let attached = [
+            "--set".to_owned(),
+            format!("comfyui.attach=http://{engine}"),
+        ];
+        Self::launch(accounts, &attached)
+    }
+
+    /// Starts one with these arguments; returns it and the seconds until it answered.
+    fn launch(accounts: &str, arguments: &[String]) -> Result<(Self, f64)> {
         let directory = tempfile::tempdir()?;
         fs::write(directory.path().join("users_db.json"), accounts)?;
         let mut command = Command::new(sentineld()?);
         command
             .args(["run", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(directory.path())
-            .arg("--set")
-            .arg(format!("comfyui.attach=http://{engine}"))
+            .args(arguments)
             .stderr(Stdio::null());
         let started = Instant::now();
         let mut process = Process::start(command, None)?;
@@ -342,6 +350,17 @@ impl Fixture {
 
     /// Another gateway before the files, with this many accounts.
     pub(crate) fn with_accounts(&self, count: usize) -> Result<Gateway> {
+        Ok(Gateway::start(&self.accounts(count)?, self.files)?.0)
+    }
+
+    /// A gateway of so many accounts, the first one an admin's, that starts engines itself.
+    pub(crate) fn with_engines(&self, count: usize, arguments: &[String]) -> Result<Gateway> {
+        let (mut gateway, _) = Gateway::launch(&self.accounts(count)?, arguments)?;
+        gateway.process.ask_to_end();
+        Ok(gateway)
+    }
+
+    fn accounts(&self, count: usize) -> Result<String> {
         let mut accounts: Map<String, Value> = serde_json::from_str(&self.one_account)?;
         let pattern = accounts.values().next().context("an account")?.clone();
         for number in 1..count {
@@ -350,8 +369,7 @@ impl Fixture {
             account["admin"] = false.into();
             accounts.insert(format!("00000000-0000-4000-8000-{number:012}"), account);
         }
-        let text = Value::Object(accounts).to_string();
-        Ok(Gateway::start(&text, self.files)?.0)
+        Ok(Value::Object(accounts).to_string())
     }
 
     /// What nginx reported, if anything.

@@ -1,10 +1,12 @@
 //! Measures the gateway beside nginx: directly to a fast upstream, through Sentinel, through plain
-//! nginx and through nginx with `auth_request`, interleaved in one run. Prints a Markdown table.
+//! nginx and through nginx with `auth_request`, interleaved in one run; and engines of users, with
+//! the demo engine and with the real ComfyUI of `COMFYUI_DIR`. Prints a Markdown table.
 //!
 //! Everything runs on loopback, in a temporary directory, for a bounded time. Needs Linux and nginx;
 //! `cargo xtask bench` builds what is measured and starts this.
 
 mod client;
+mod engines;
 mod fixture;
 mod measurements;
 mod process;

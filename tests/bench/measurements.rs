@@ -1,6 +1,7 @@
 //! What is measured, and the targets.
 
 use crate::client::{Target as Peer, flood, latencies};
+use crate::engines;
 use crate::fixture::{
     AUTH_REQUEST, DIRECT, DOWNLOAD, Fixture, Gateway, NGINX, OBJECT_INFO, OURS, WAYS, Way,
     sign_in_request,
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const SINGLE: Duration = Duration::from_millis(500);
+pub(crate) const SINGLE: Duration = Duration::from_millis(500);
 const MANY: Duration = Duration::from_millis(1000);
 const CONNECTIONS: usize = 32;
 const UPLOAD: usize = 50 * 1000 * 1000;
@@ -22,7 +23,7 @@ const FRAMES: usize = 200;
 const STALLED: usize = 20;
 const ACCOUNTS: usize = 10_000;
 const SIGNING_IN: usize = 10;
-const MEGA: f64 = 1e6;
+pub(crate) const MEGA: f64 = 1e6;
 /// Processor time of one clock tick, microseconds; Linux reports in hundredths of a second everywhere.
 const TICK: f64 = 10_000.0;
 
@@ -68,7 +69,7 @@ fn ratio(figures: &Figures, above: usize, below: usize) -> f64 {
     median(&ratios)
 }
 
-fn verdict(what: &'static str, value: f64, target: Target) -> Verdict {
+pub(crate) fn verdict(what: &'static str, value: f64, target: Target) -> Verdict {
     Verdict {
         what,
         value,
@@ -76,7 +77,7 @@ fn verdict(what: &'static str, value: f64, target: Target) -> Verdict {
     }
 }
 
-fn only_ours(value: f64) -> [Option<f64>; WAYS] {
+pub(crate) fn only_ours(value: f64) -> [Option<f64>; WAYS] {
     let mut values = [None; WAYS];
     values[OURS] = Some(value);
     values
@@ -85,7 +86,7 @@ fn only_ours(value: f64) -> [Option<f64>; WAYS] {
 /// All measurements whose name holds `only`.
 pub(crate) fn all(fixture: &Fixture, count: usize, only: &str) -> Result<Table> {
     type Measure = fn(&Fixture, usize) -> Result<Vec<Row>>;
-    let measurements: [(&str, Measure); 12] = [
+    let measurements: [(&str, Measure); 15] = [
         ("ready", ready),
         ("latency", latency),
         ("throughput", throughput),
@@ -97,6 +98,9 @@ pub(crate) fn all(fixture: &Fixture, count: usize, only: &str) -> Result<Table> 
         ("accounts", accounts),
         ("sign-in", sign_in),
         ("stalled", stalled),
+        ("routing", engines::routing),
+        ("starts", engines::starts),
+        ("ten users", engines::ten_users),
         ("memory", memory_after),
     ];
     let mut table = Table {

@@ -1,6 +1,8 @@
 //! Child processes, and what `/proc` knows of them.
 
 use anyhow::{Context as _, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -13,6 +15,8 @@ pub(crate) struct Process {
     output: BufReader<ChildStdout>,
     /// Run before the kill, for a program that has children of its own.
     stop: Option<Command>,
+    /// Asked by a signal to end, for a program that ends its children then.
+    is_asked: bool,
 }
 
 impl Process {
@@ -27,7 +31,13 @@ impl Process {
             child,
             output: BufReader::new(output),
             stop,
+            is_asked: false,
         })
+    }
+
+    /// From now on it is asked to end, and waited for.
+    pub(crate) fn ask_to_end(&mut self) {
+        self.is_asked = true;
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -49,6 +59,13 @@ impl Drop for Process {
             .stop
             .as_mut()
             .is_some_and(|stop| stop.status().is_ok_and(|status| status.success()));
+        if self.is_asked
+            && let Ok(id) = self.id().try_into()
+            && kill(Pid::from_raw(id), Signal::SIGTERM).is_ok()
+        {
+            let _ = self.child.wait();
+            return;
+        }
         if !asked {
             let _ = self.child.kill();
         }
@@ -89,15 +106,17 @@ pub(crate) fn ticks(roots: &[u32]) -> Result<u64> {
 
 /// Proportional set size of the processes and all below them, MiB.
 pub(crate) fn memory(roots: &[u32]) -> Result<f64> {
-    let mut kibibytes = 0_u32;
-    for id in trees(roots) {
-        let rollup = fs::read_to_string(format!("/proc/{id}/smaps_rollup"))?;
-        let pss = rollup
-            .lines()
-            .find_map(|line| line.strip_prefix("Pss:"))
-            .context("Pss in smaps_rollup")?;
-        kibibytes += pss.trim().trim_end_matches(" kB").parse::<u32>()?;
-    }
+    trees(roots).into_iter().map(own_memory).sum()
+}
+
+/// Proportional set size of one process, without those below it, MiB.
+pub(crate) fn own_memory(id: u32) -> Result<f64> {
+    let rollup = fs::read_to_string(format!("/proc/{id}/smaps_rollup"))?;
+    let pss = rollup
+        .lines()
+        .find_map(|line| line.strip_prefix("Pss:"))
+        .context("Pss in smaps_rollup")?;
+    let kibibytes: u32 = pss.trim().trim_end_matches(" kB").parse()?;
     Ok(f64::from(kibibytes) / 1024.0)
 }
 

@@ -163,7 +163,7 @@ describe("the password", () => {
   test("is not asked for behind the person's back, but by a line above the page", async (t) => {
     const { mock, page } = await begin(t);
     await open(page, "#/overview");
-    await page.getByRole("heading", { name: "Running for 2 people" }).waitFor();
+    await page.getByRole("heading", { name: "ComfyUIs running: 2" }).waitFor();
     mock.expireProof();
     const confirm = page.getByRole("button", { name: "Confirm", exact: true });
     await confirm.waitFor();

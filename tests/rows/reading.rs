@@ -1,7 +1,7 @@
 //! What bob tries to read of alice's: R1-R20, and the defects of the peers that let him.
 
 use crate::graphs::{load, picture, preview, probe, slow, with_note};
-use crate::world::{File, Form, User, World, alone, holds, not_there, together};
+use crate::world::{File, Form, User, World, alone, holds, not_there, tell, together};
 use anyhow::{Context as _, Result, ensure};
 use sentinel_tests::Ask;
 use serde_json::{Value, json};
@@ -83,7 +83,7 @@ fn r1_c11_c12_s25_u14_m2_history_queue_and_jobs_show_ones_own_only() -> Result<(
     let queue = own("/queue")?;
     ensure!(holds(&queue.body, &waiting), "{}", queue.text());
     if holds(&queue.body, "r1-key-of-alice") {
-        eprintln!("r1: this version shows alice's own key in her own queue, and to nobody else");
+        tell("r1: this version shows alice's own key in her own queue, and to nobody else");
     }
     if world.has_route("/api/jobs")? {
         ensure!(holds(&own("/api/api/jobs?limit=100")?.body, &done.id));
@@ -163,7 +163,7 @@ fn r2_c7_s17_s18_files_of_another_are_not_viewed_in_any_spelling() -> Result<()>
         format!("..%2F..%2F{id}%2Foutput"),
         format!("../output/../../{id}/output"),
         alice.join("output").display().to_string(),
-        format!("{id}"),
+        id.clone(),
     ] {
         let target = format!(
             "/view?filename={}&type=output&subfolder={subfolder}",
@@ -352,7 +352,7 @@ fn r5_r6_c8_load_nodes_read_ones_own_files_only() -> Result<()> {
         world.engine(&world.bob)?["sandbox"]
     );
     if loaded {
-        eprintln!("r5: no help of the operating system here; the gateway alone keeps paths off");
+        tell("r5: no help of the operating system here; the gateway alone keeps paths off");
     }
     Ok(())
 }
@@ -626,7 +626,7 @@ fn r10_r11_choices_and_answers_do_not_tell_what_another_has() -> Result<()> {
     let again = |user: &User, bytes: &[u8]| {
         Ok::<_, anyhow::Error>(world.upload(user, "r10_alice.png", bytes)?.json()["name"].clone())
     };
-    let mut other = png.clone();
+    let mut other = png;
     other.extend_from_slice(b"more");
     ensure!(again(&world.alice, &other)? == "r10_alice (1).png");
     ensure!(again(&world.bob, &other)? == "r10_alice.png");
@@ -828,9 +828,7 @@ fn u16_keys_of_the_comfy_account_are_nobody_elses() -> Result<()> {
     not_seen(world, &world.owner, &targets, &[key])?;
     let own = world.get(&world.alice, &format!("/history/{}", job.id))?;
     if holds(&own.body, key) {
-        eprintln!(
-            "u16: this version keeps alice's key in her own history, and shows it to nobody else"
-        );
+        tell("u16: this version keeps alice's key in her own history, and shows it to nobody else");
     }
     let log = world.gateway.console();
     ensure!(!log.contains(key));

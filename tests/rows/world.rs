@@ -108,7 +108,13 @@ fn world() -> Result<&'static World> {
 
 /// Says that a row has nothing to show in this version.
 pub(crate) fn not_there(row: &str, what: &str) {
-    eprintln!("{row}: {what} is not there in this version");
+    tell(&format!("{row}: {what} is not there in this version"));
+}
+
+/// Tells what no test fails for, but people want to know.
+#[expect(clippy::print_stderr, reason = "the one place where these tests print")]
+pub(crate) fn tell(text: &str) {
+    eprintln!("{text}");
 }
 
 /// A gateway before the demo engine, or before the real ComfyUI of `COMFYUI_DIR` with a base
@@ -161,7 +167,10 @@ impl World {
             world.await_engine(user)?;
         }
         let engine = world.engine(&world.bob)?;
-        eprintln!("ComfyUI {}; {}", engine["version"], engine["sandbox"]);
+        tell(&format!(
+            "ComfyUI {}; {}",
+            engine["version"], engine["sandbox"]
+        ));
         Ok(world)
     }
 

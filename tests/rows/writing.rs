@@ -1,7 +1,7 @@
 //! What bob tries to write where it is not his: W1-W11, and the defects of the peers that let him.
 
 use crate::graphs::{picture, preview};
-use crate::world::{Form, User, World, alone, contents, holds, not_there, together};
+use crate::world::{Form, User, World, alone, contents, holds, not_there, tell, together};
 use anyhow::{Context as _, Result, ensure};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -291,9 +291,7 @@ fn w4_w6_s21_nodes_that_write_anywhere_are_refused_to_users() -> Result<()> {
         world.engine(&world.bob)?["sandbox"]
     );
     if wrote {
-        eprintln!(
-            "w4: no help of the operating system here; the gateway alone keeps the nodes off"
-        );
+        tell("w4: no help of the operating system here; the gateway alone keeps the nodes off");
     }
     if is_there {
         fs::remove_dir_all(&absolute)?;

@@ -444,7 +444,7 @@ impl Gateway {
             .stderr(Stdio::null())
             .spawn()
             .context("starting the watch")?;
-        // Its pipe closes with this process.
+        // Its end of the pipe closes with this process.
         Box::leak(Box::new(watch));
         Ok(Box::leak(Box::new(self)))
     }

@@ -181,8 +181,9 @@ impl Sources {
             directories = places.directories();
         }
         if source.is_demo()
-            && let Some(folder) =
-                std::env::var_os(DEMO_FRONT_END).and_then(|folder| folder.into_string().ok())
+            && let Some(folder) = std::env::var(DEMO_FRONT_END)
+                .ok()
+                .filter(|folder| !folder.is_empty())
         {
             arguments.extend(["--front-end-root".to_owned(), folder]);
         }

@@ -5,7 +5,7 @@
 mod known;
 
 use super::prompt::{Json, Node, Prompt, refusal};
-use known::{FILE_ACCESS, FILE_INPUTS};
+use known::{FILE_ACCESS, FILE_INPUTS, WORD_INPUTS};
 use serde_json::{Map, Value, json};
 
 /// Stands for the shipped list in `nodes.deny`.
@@ -70,10 +70,17 @@ impl NodePolicy {
         if !self.has_file_access_set {
             return None;
         }
-        node.inputs
-            .iter()
-            .filter(|(name, _)| FILE_INPUTS.contains(&(class, name.as_str())))
-            .find_map(|(name, value)| file_fault(value).map(|fault| format!("{name}: {fault}")))
+        node.inputs.iter().find_map(|(name, value)| {
+            let input = (class, name.as_str());
+            let fault = if FILE_INPUTS.contains(&input) {
+                file_fault(value)
+            } else if WORD_INPUTS.contains(&input) {
+                word_fault(value)
+            } else {
+                None
+            };
+            fault.map(|fault| format!("{name}: {fault}"))
+        })
     }
 }
 
@@ -102,13 +109,27 @@ fn file_fault(value: &Json) -> Option<&'static str> {
     }
 }
 
+/// Some nodes strip spaces and quotes before they use a name, and ComfyUI drops one character before
+/// `[input]`; so two dots, quotes and outer spaces are refused wherever they stand.
 fn leaves_its_directory(name: &str) -> bool {
     let is_absolute = name.starts_with(['/', '\\', '~']);
     let has_drive = name.as_bytes().get(1) == Some(&b':');
-    let has_parent = name
-        .split(['/', '\\'])
-        .any(|part| part.trim_end_matches([' ', '.']).is_empty() && part.starts_with(".."));
-    is_absolute || has_drive || has_parent || name.contains("://") || name.contains('\0')
+    is_absolute
+        || has_drive
+        || name != name.trim()
+        || name.contains(['"', '\'', '\0'])
+        || ["..", "://"].iter().any(|part| name.contains(part))
+}
+
+fn word_fault(value: &Json) -> Option<&'static str> {
+    let is_word = |text: &str| {
+        text.chars()
+            .all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+    };
+    match value {
+        Json::Text(text) if is_word(text) => None,
+        _ => Some("only a single word can be used here"),
+    }
 }
 
 impl Refused {
@@ -193,7 +214,6 @@ mod tests {
             json!("a.png"),
             json!("sub/a.png"),
             json!("a.png [output]"),
-            json!("a..b.png"),
             json!(".hidden"),
         ] {
             assert!(image(good.clone()).is_ok(), "{good}");
@@ -215,6 +235,9 @@ mod tests {
             json!("file:///x"),
             json!("a/.. /x"),
             json!(".."),
+            json!("..x[input]"),
+            json!(" /etc"),
+            json!("\"/etc\""),
         ] {
             assert!(image(bad.clone()).is_err(), "{bad}");
         }

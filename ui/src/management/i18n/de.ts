@@ -68,7 +68,7 @@ export const de: Record<keyof typeof en, string> = {
   "overview.state.stopping": "ComfyUI wird beendet",
   "overview.state.crashed": "ComfyUI wurde unerwartet beendet",
   "overview.state.failed": "ComfyUI startet nicht",
-  "overview.separate.running": "Läuft für {count} Personen",
+  "overview.separate.running": "Laufende ComfyUIs: {count}",
   "overview.separate.none": "Bereit für alle",
   "overview.separate.text":
     "Alle haben ihr eigenes ComfyUI. Es startet, wenn jemand kommt, und endet, wenn niemand mehr da ist.",

@@ -64,7 +64,7 @@ export const en = {
   "overview.state.stopping": "ComfyUI is being stopped",
   "overview.state.crashed": "ComfyUI has stopped unexpectedly",
   "overview.state.failed": "ComfyUI does not start",
-  "overview.separate.running": "Running for {count} people",
+  "overview.separate.running": "ComfyUIs running: {count}",
   "overview.separate.none": "Ready for everybody",
   "overview.separate.text":
     "Everybody has a ComfyUI of their own. It starts when they come and stops when they have left.",

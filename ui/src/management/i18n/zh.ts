@@ -66,7 +66,7 @@ export const zh: Record<keyof typeof en, string> = {
   "overview.state.stopping": "ComfyUI 正在停止",
   "overview.state.crashed": "ComfyUI 意外停止",
   "overview.state.failed": "ComfyUI 无法启动",
-  "overview.separate.running": "正在为 {count} 人运行",
+  "overview.separate.running": "正在运行的 ComfyUI：{count}",
   "overview.separate.none": "随时可用",
   "overview.separate.text": "每个人都有自己的 ComfyUI：有人来时启动，离开后停止。",
   "overview.since": "已运行 {time}",
