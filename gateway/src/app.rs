@@ -14,6 +14,7 @@ use crate::http::{Connections, RequestContext, Waiting};
 use crate::jobs::NodePolicy;
 use crate::platform;
 use crate::sandbox;
+use crate::setup::Setup;
 use crate::sharing::Sharing;
 use crate::statistics::Statistics;
 use crate::store::{AuditEntry, AuditEvent, Store};
@@ -70,6 +71,7 @@ pub struct App {
     pub(crate) tls: ArcSwapOption<Tls>,
     pub(crate) gallery: Gallery,
     pub(crate) statistics: Statistics,
+    pub(crate) setup: Setup,
 }
 
 impl App {

@@ -12,6 +12,7 @@ use crate::gallery::Gallery;
 use crate::http::tls::TlsError;
 use crate::http::{Connections, Server, ServerError, Waiting, router};
 use crate::local::LocalApi;
+use crate::setup::{self, Setup};
 use crate::sharing::Sharing;
 use crate::statistics::{self, Statistics};
 use crate::store::{Store, StoreError};
@@ -121,11 +122,13 @@ impl Gateway {
             tls: ArcSwapOption::new(tls),
             gallery: Gallery::new(data),
             statistics: Statistics::default(),
+            setup: Setup::default(),
         });
         let addresses = sharing_task.addresses(&started_with);
         let server = Server::start(&app, &router(&app), &addresses)?;
         let stopping = CancellationToken::new();
         let tasks = TaskTracker::new();
+        tasks.spawn(setup::run(Arc::clone(&app), stopping.clone()));
         tasks.spawn(statistics::run(Arc::clone(&app), stopping.clone()));
         let attendant = sharing_task.attend(Arc::clone(&app), server);
         let serving = tokio::spawn(attendant.run(stopping.clone()));

@@ -28,6 +28,7 @@ mod log;
 mod platform;
 pub mod proxy;
 pub mod sandbox;
+mod setup;
 mod sharing;
 mod statistics;
 pub mod store;

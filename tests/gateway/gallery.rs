@@ -387,6 +387,58 @@ fn with_one_comfyui_for_all_others_have_no_gallery() -> Result<()> {
 }
 
 #[test]
+fn each_user_sees_his_own_files_alone_without_a_running_comfyui() -> Result<()> {
+    let gateway = Gateway::start(Options::default().set("separate_users=true"))?;
+    let mut folders = Vec::new();
+    for name in ["anna", "ben"] {
+        gateway.add_user(name)?;
+        let id = gateway.user_id(name)?;
+        let folder = gateway.data.path().join("users").join(&id).join("output");
+        put(&folder, &format!("{name}.png"), PNG)?;
+        folders.push((id, folder));
+    }
+    let anna = gateway.sign_in("anna")?;
+    assert_eq!(names(&ask(&gateway, &anna, "")?), ["anna.png"]);
+    assert_eq!(ask(&gateway, &anna, "/file?path=anna.png")?.body, PNG);
+    let (ben, output) = &folders[1];
+    for way in [
+        "ben.png".to_owned(),
+        format!("../../{ben}/output/ben.png"),
+        format!("..%2F..%2F{ben}%2Foutput%2Fben.png"),
+        format!("{ben}/output/ben.png"),
+        output.join("ben.png").display().to_string(),
+    ] {
+        for route in ["file", "thumbnail"] {
+            let answer = ask(&gateway, &anna, &format!("/{route}?path={way}"))?;
+            assert!(
+                matches!(answer.status, 400 | 404),
+                "{way}: {}",
+                answer.status
+            );
+        }
+        let delete = Ask::new("DELETE", "/sentinel/api/gallery").bearer(&anna);
+        let answer = gateway.ask(&delete.json(&json!({"paths": [way.replace("%2F", "/")]})))?;
+        assert!(
+            matches!(answer.status, 400 | 404),
+            "{way}: {}",
+            answer.status
+        );
+    }
+    // A ComfyUI may write in its user's directory: it could put a link in the place of the output.
+    #[cfg(unix)]
+    {
+        fs::remove_dir_all(&folders[0].1)?;
+        std::os::unix::fs::symlink(output, &folders[0].1)?;
+        assert!(ask(&gateway, &anna, "")?.status >= 400);
+        assert!(ask(&gateway, &anna, "/file?path=ben.png")?.status >= 400);
+    }
+    assert!(output.join("ben.png").exists());
+    // Nor does the owner see into the directories of others here.
+    assert!(!names(&ask(&gateway, &gateway.owner, "")?).contains(&"ben.png".to_owned()));
+    Ok(())
+}
+
+#[test]
 fn the_list_of_people_tells_how_much_room_each_takes() -> Result<()> {
     let (gateway, _) = start()?;
     gateway.add_user("anna")?;

@@ -10,6 +10,7 @@ mod gallery;
 mod invites;
 mod log;
 mod people;
+mod setup;
 mod sharing;
 mod statistics;
 mod status;
@@ -74,6 +75,13 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(config::keys))
         .routes(routes!(log::show))
         .routes(routes!(export::audit))
+        .routes(routes!(setup::show))
+        .routes(routes!(setup::installations))
+        .routes(routes!(setup::check))
+        .routes(routes!(setup::install))
+        .routes(routes!(setup::job, setup::cancel))
+        .routes(routes!(setup::finish))
+        .routes(routes!(setup::set_admin))
         .routes(routes!(status::audit))
         .routes(routes!(status::show))
         .routes(routes!(status::openapi))

@@ -14,16 +14,16 @@ const ANSWER_LIMIT: u64 = 256 * 1024;
 const WORDS_SHOWN: usize = 300;
 
 /// What a program answered.
-pub(super) struct Answer {
-    pub(super) status: ExitStatus,
-    pub(super) output: String,
+pub(crate) struct Answer {
+    pub(crate) status: ExitStatus,
+    pub(crate) output: String,
     /// The last line it wrote to standard error.
-    pub(super) last_words: String,
+    pub(crate) last_words: String,
 }
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
-pub(super) enum AskError {
+pub(crate) enum AskError {
     #[error("not started")]
     NotStarted(#[from] io::Error),
     #[error("no answer in time")]
@@ -32,7 +32,7 @@ pub(super) enum AskError {
 
 /// Runs `command` to its end; it is killed when it takes longer than `limit` or nobody waits for
 /// the answer any more.
-pub(super) async fn ask(command: &mut Command, limit: Duration) -> Result<Answer, AskError> {
+pub(crate) async fn ask(command: &mut Command, limit: Duration) -> Result<Answer, AskError> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -9,6 +9,7 @@ mod places;
 mod python;
 mod search;
 
+pub(crate) use ask::{AskError, ask};
 pub use command_line::{
     ArgumentError, EngineDirectories, check_user_arguments, command_line, launch_plan,
 };
@@ -16,5 +17,6 @@ pub use flags::{FlagSet, ProbeError};
 pub use installation::{Installation, InstallationError, InstallationKind};
 pub use manager::leave_out_manager;
 pub use places::PythonPlaces;
+pub(crate) use python::python_in;
 pub use python::{PythonError, find_python, imports_torch};
 pub use search::{SearchPlaces, find_installations};

@@ -142,7 +142,7 @@ pub(super) fn own_python(directory: &Path) -> Option<PathBuf> {
 }
 
 /// Where the interpreter lies in a virtual or conda environment.
-pub(super) fn python_in(environment: &Path) -> PathBuf {
+pub(crate) fn python_in(environment: &Path) -> PathBuf {
     if cfg!(windows) {
         let scripts = environment.join("Scripts").join("python.exe");
         if scripts.is_file() {

@@ -68,19 +68,42 @@ impl ConfigFile {
 
     /// Writes `changes` over what the file says and puts them in force.
     pub fn change(&self, changes: &Settings) -> Result<(), ConfigFileError> {
+        self.change_together(changes, || Ok(()))
+    }
+
+    /// Writes `changes` over what the file says, does something else, and puts the changes in
+    /// force; when the other thing fails, the file is as it was.
+    pub fn change_together<Answer, Failure: From<ConfigFileError>>(
+        &self,
+        changes: &Settings,
+        act: impl FnOnce() -> Result<Answer, Failure>,
+    ) -> Result<Answer, Failure> {
         let failed = |source| ConfigFileError::Io {
             path: self.path.display().to_string(),
             source,
         };
         let _lock = WriteLock::acquire(&self.path).map_err(failed)?;
-        let written = read(&self.path)?.merged(changes);
-        let config = written.merged(&self.overrides).config()?;
+        let before = files::read_optional(&self.path).map_err(failed)?;
+        let written = parse(before.as_deref())?.merged(changes);
+        let config = written
+            .merged(&self.overrides)
+            .config()
+            .map_err(ConfigFileError::from)?;
         let text = serde_json::to_string_pretty(written.members()).unwrap_or_default() + "\n";
         let mut seen = self.seen.lock();
         files::write_atomically(&self.path, text.as_bytes()).map_err(failed)?;
+        let outcome = act();
+        if outcome.is_ok() {
+            self.current.store(Arc::new(config));
+        } else {
+            let restored = match &before {
+                Some(text) => files::write_atomically(&self.path, text.as_bytes()),
+                None => std::fs::remove_file(&self.path),
+            };
+            restored.map_err(failed)?;
+        }
         *seen = Fingerprint::of(&self.path);
-        self.current.store(Arc::new(config));
-        Ok(())
+        outcome
     }
 
     /// Keys that differ between two configurations and wait for a restart.
@@ -113,12 +136,16 @@ impl ConfigFile {
 }
 
 fn read(path: &std::path::Path) -> Result<Settings, ConfigFileError> {
-    match files::read_optional(path) {
-        Ok(Some(text)) => Ok(Settings::parse(&text)?),
-        Ok(None) => Ok(Settings::default()),
-        Err(source) => Err(ConfigFileError::Io {
-            path: path.display().to_string(),
-            source,
-        }),
+    let text = files::read_optional(path).map_err(|source| ConfigFileError::Io {
+        path: path.display().to_string(),
+        source,
+    })?;
+    parse(text.as_deref())
+}
+
+fn parse(text: Option<&str>) -> Result<Settings, ConfigFileError> {
+    match text {
+        Some(text) => Ok(Settings::parse(text)?),
+        None => Ok(Settings::default()),
     }
 }

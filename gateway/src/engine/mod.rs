@@ -23,5 +23,7 @@ pub use files_of_user::{FilesError, FilesFate};
 pub use handle::{Engine, EngineId};
 pub use memory::Memory;
 pub use places::Places;
+pub(crate) use places::database_url;
+pub(crate) use prepare::demo;
 pub use prepare::{DEMO, EngineError};
 pub use registry::{EngineSight, Engines, Visit};

@@ -80,7 +80,7 @@ impl Places {
 }
 
 /// SQLAlchemy's form: three slashes, then the path, which brings a fourth one on Unix.
-fn database_url(path: &Path) -> String {
+pub(crate) fn database_url(path: &Path) -> String {
     format!("sqlite:///{}", path.to_string_lossy().replace('\\', "/"))
 }
 

@@ -264,7 +264,7 @@ async fn find(config: &Config) -> Result<Installation, EngineError> {
 }
 
 /// The demo engine lies beside our own program.
-fn demo() -> Result<Installation, EngineError> {
+pub(crate) fn demo() -> Result<Installation, EngineError> {
     let program = std::env::current_exe()?.with_file_name(format!("demo-engine{EXE_SUFFIX}"));
     if program.is_file() {
         Ok(Installation::demo(program))

@@ -7,6 +7,7 @@ use crate::auth::SessionsError;
 use crate::config::ConfigFileError;
 use crate::engine::FilesError;
 use crate::gallery::{GalleryError, PathFault};
+use crate::setup::{FinishError, SetupError};
 use crate::store::StoreError;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -85,6 +86,15 @@ impl ApiError {
             StatusCode::FORBIDDEN,
             "admin_required",
             "Only an admin may do this.",
+        )
+    }
+
+    /// Somebody else than the machine's owner asked for what is his alone.
+    pub fn machine_owner_required() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "machine_owner_required",
+            "This can only be done at the machine itself, in Sentinel's window.",
         )
     }
 
@@ -318,6 +328,42 @@ impl From<GalleryError> for ApiError {
             )
             .retry_after(1),
             GalleryError::Io(_) | GalleryError::BrokeOff(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<SetupError> for ApiError {
+    fn from(error: SetupError) -> Self {
+        match error {
+            SetupError::Busy { job } => Self::new(
+                StatusCode::CONFLICT,
+                "job_running",
+                "Another check or installation is running.",
+            )
+            .with("job", job),
+        }
+    }
+}
+
+impl From<FinishError> for ApiError {
+    fn from(error: FinishError) -> Self {
+        match error {
+            FinishError::NoAdmin => Self::new(
+                StatusCode::BAD_REQUEST,
+                "admin_missing",
+                "There is no account yet. Please choose a name and a password for the first admin.",
+            ),
+            FinishError::HasAdmin => Self::new(
+                StatusCode::CONFLICT,
+                "has_admin",
+                "There is an account already. The set-up does not make another one.",
+            ),
+            FinishError::Name(fault) => fault.into(),
+            FinishError::Password(fault) => fault.into(),
+            FinishError::Hash(error) => error.into(),
+            FinishError::Config(error) => error.into(),
+            FinishError::Accounts(error) => error.into(),
+            FinishError::Sessions(error) => error.into(),
         }
     }
 }

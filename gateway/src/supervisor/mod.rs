@@ -17,6 +17,7 @@ mod launch;
 #[cfg(target_os = "linux")]
 mod listener;
 mod log;
+mod once;
 mod progress;
 mod readiness;
 mod restart;
@@ -34,6 +35,7 @@ pub use guard::{GUARD_SUBCOMMAND, guard_main};
 pub use handle::{Supervisor, SupervisorGone, SupervisorHandle};
 pub use launch::{LaunchError, LaunchPlan, Launcher, free_loopback_port};
 pub use log::{LogEntry, LogLimits, LogRing, LogStream, mask_secrets};
+pub use once::{Ended, run_to_end};
 pub use restart::{Exit, RestartPolicy, Step, next_step};
 pub use settings::SupervisorSettings;
 pub use spawn::{
