@@ -57,7 +57,9 @@ describe("three users at once", { skip }, () => {
     if (folder) await page.screenshot({ path: join(folder, `${name}.png`) });
   };
   const untilLoaded = (page) =>
-    page.waitForFunction(() => globalThis.app?.extensionManager?.setting && globalThis.app.vueAppReady !== false);
+    page.waitForFunction(
+      () => globalThis.app?.extensionManager?.setting && globalThis.app.vueAppReady !== false,
+    );
   const everybody = (what) => Promise.all(seats.map(what));
 
   test("see a waiting page and then ComfyUI", async () => {
@@ -111,7 +113,10 @@ describe("three users at once", { skip }, () => {
     const shown = everybody(({ user, page }) =>
       page.waitForResponse((response) => {
         const { pathname, searchParams } = new URL(response.url());
-        return pathname.endsWith("/view") && searchParams.get("filename").startsWith(`picture_of_${user.username}_`);
+        return (
+          pathname.endsWith("/view") &&
+          searchParams.get("filename").startsWith(`picture_of_${user.username}_`)
+        );
       }),
     );
     await everybody(({ page }) => page.getByTestId("queue-button").click());
