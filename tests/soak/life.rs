@@ -34,9 +34,21 @@ struct Tally {
 
 struct Scene<'scene> {
     gateway: &'scene Gateway,
-    users: &'scene [String],
+    /// The owner's API token.
+    admin: &'scene str,
+    ids: &'scene [String],
     tally: &'scene Tally,
     is_over: &'scene AtomicBool,
+}
+
+impl Scene<'_> {
+    /// A failure ends it for all.
+    fn ending(&self, result: Result<()>) -> Result<()> {
+        if result.is_err() {
+            self.is_over.store(true, Ordering::Relaxed);
+        }
+        result
+    }
 }
 
 /// Runs for `options.minutes`.
@@ -47,19 +59,34 @@ pub(crate) fn soak(options: Options) -> Result<()> {
             .set(&format!("comfyui.max_engines={ENGINES}"))
             .set("comfyui.idle_stop_minutes=1")
             .set("comfyui.start_wait_seconds=20")
-            .set("access_token_expiration_hours=12"),
+            .behind_a_proxy(),
     )?;
+    let admin = gateway.admin_token()?;
     let users: Vec<String> = (0..options.users)
         .map(|number| format!("user{number}"))
         .collect();
     for user in &users {
         gateway.add_user(user)?;
     }
+    let list = ask_admin(&gateway, &admin, "GET", "users", None)?.json();
+    let ids = users
+        .iter()
+        .map(|user| {
+            let accounts = list["users"].as_array();
+            let own = accounts
+                .into_iter()
+                .flatten()
+                .find(|account| account["username"] == *user);
+            let id = own.and_then(|account| account["id"].as_str());
+            Ok(id.with_context(|| format!("no account {user}"))?.to_owned())
+        })
+        .collect::<Result<Vec<String>>>()?;
     let tally = Tally::default();
     let is_over = AtomicBool::new(false);
     let scene = Scene {
         gateway: &gateway,
-        users: &users,
+        admin: &admin,
+        ids: &ids,
         tally: &tally,
         is_over: &is_over,
     };
@@ -68,9 +95,9 @@ pub(crate) fn soak(options: Options) -> Result<()> {
         let mut threads = Vec::new();
         for (number, user) in (0_u64..).zip(&users) {
             let scene = &scene;
-            threads.push(scope.spawn(move || live(scene, user, number)));
+            threads.push(scope.spawn(move || scene.ending(live(scene, user, number))));
         }
-        threads.push(scope.spawn(|| disturb(&scene)));
+        threads.push(scope.spawn(|| scene.ending(disturb(&scene))));
         let looks = watch(&scene, length);
         is_over.store(true, Ordering::Relaxed);
         for thread in threads {
@@ -80,7 +107,7 @@ pub(crate) fn soak(options: Options) -> Result<()> {
         }
         looks
     })?;
-    rest(&gateway, &users)?;
+    rest(&gateway, &admin, &ids)?;
     let end = Look::at(&gateway)?;
     report(&looks, end, &tally);
     judge(&looks, end, users.len())?;
@@ -93,22 +120,36 @@ pub(crate) fn soak(options: Options) -> Result<()> {
 fn watch(scene: &Scene<'_>, length: Duration) -> Result<Vec<Look>> {
     let started = Instant::now();
     let mut looks = Vec::new();
-    while started.elapsed() < length {
+    while started.elapsed() < length && !scene.is_over.load(Ordering::Relaxed) {
         looks.push(Look::at(scene.gateway)?);
         sleep(Duration::from_secs(5).min(length.saturating_sub(started.elapsed())));
     }
     Ok(looks)
 }
 
+fn ask_admin(
+    gateway: &Gateway,
+    token: &str,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<Answer> {
+    let ask = Ask::new(method, &format!("/sentinel/api/{path}")).bearer(token);
+    let answer = gateway.ask(&match body {
+        Some(body) => ask.json(body),
+        None => ask,
+    })?;
+    ensure!(answer.status < 300, "{method} {path}: {}", answer.text());
+    Ok(answer)
+}
+
 /// All engines stopped, nobody signed in from these threads any more.
-fn rest(gateway: &Gateway, users: &[String]) -> Result<()> {
-    for user in users {
-        let id = gateway.user_id(user)?;
-        let body = json!({ "disabled": false });
-        gateway.admin("PATCH", &format!("users/{id}"), Some(&body))?;
-        gateway.admin("DELETE", &format!("users/{id}/sessions"), None)?;
+fn rest(gateway: &Gateway, admin: &str, ids: &[String]) -> Result<()> {
+    for id in ids {
+        let path = format!("users/{id}/sessions");
+        ask_admin(gateway, admin, "DELETE", &path, None)?;
     }
-    gateway.admin("POST", "engine/stop", None)?;
+    ask_admin(gateway, admin, "POST", "engine/stop", None)?;
     eventually(REST, || Ok(gateway.descendants().is_empty())).context("processes are left")
 }
 
@@ -174,10 +215,12 @@ fn live(scene: &Scene<'_>, user: &str, seed: u64) -> Result<()> {
         .enable_all()
         .build()?;
     let mut token: Option<String> = None;
+    // Each at an address of his own: failures of one lock nobody else out.
+    let address = format!("10.9.0.{}", seed + 1);
     while !scene.is_over.load(Ordering::Relaxed) {
         let Some(own) = token.clone() else {
             let body = json!({ "username": user, "password": PASSWORD });
-            let answer = ask(scene, &Ask::post("/login").json(&body))?;
+            let answer = ask(scene, &Ask::post("/login").from(&address).json(&body))?;
             token = answer.json()["jwt_token"].as_str().map(str::to_owned);
             if token.is_none() {
                 sleep(Duration::from_millis(200));
@@ -282,12 +325,14 @@ fn check_event(user: &str, event: &Value) -> Result<()> {
 /// Disables and enables users, stops and kills engines.
 fn disturb(scene: &Scene<'_>) -> Result<()> {
     let mut random = StdRng::seed_from_u64(4711);
+    let order = |method: &str, path: &str, body: Option<&Value>| {
+        ask_admin(scene.gateway, scene.admin, method, path, body)
+    };
     while !scene.is_over.load(Ordering::Relaxed) {
         sleep(Duration::from_millis(random.random_range(300..2500)));
-        let Some(user) = scene.users.choose(&mut random) else {
+        let Some(id) = scene.ids.choose(&mut random) else {
             return Ok(());
         };
-        let id = scene.gateway.user_id(user)?;
         match random.random_range(0..6) {
             0 | 1 => {
                 let engines = scene.gateway.engine_processes();
@@ -300,29 +345,21 @@ fn disturb(scene: &Scene<'_>) -> Result<()> {
             2 => {
                 for disabled in [true, false] {
                     let body = json!({ "disabled": disabled });
-                    let answer =
-                        scene
-                            .gateway
-                            .admin("PATCH", &format!("users/{id}"), Some(&body))?;
-                    ensure!(answer.status == 200, "{}", answer.text());
+                    order("PATCH", &format!("users/{id}"), Some(&body))?;
                     sleep(Duration::from_millis(random.random_range(0..800)));
                 }
                 scene.tally.changes.fetch_add(1, Ordering::Relaxed);
             }
             3 => {
-                scene
-                    .gateway
-                    .admin("DELETE", &format!("users/{id}/sessions"), None)?;
+                order("DELETE", &format!("users/{id}/sessions"), None)?;
                 scene.tally.changes.fetch_add(1, Ordering::Relaxed);
             }
             4 => {
-                scene
-                    .gateway
-                    .admin("POST", &format!("engines/{id}/restart"), None)?;
+                order("POST", &format!("engines/{id}/restart"), None)?;
                 scene.tally.changes.fetch_add(1, Ordering::Relaxed);
             }
             _ => {
-                let list = scene.gateway.admin("GET", "engines", None)?.json();
+                let list = order("GET", "engines", None)?.json();
                 let alive = list["engines"].as_array().map_or(0, |engines| {
                     let is_alive = |engine: &&Value| {
                         engine["state"] != "stopped" && engine["state"] != "failed"
@@ -330,7 +367,7 @@ fn disturb(scene: &Scene<'_>) -> Result<()> {
                     engines.iter().filter(is_alive).count()
                 });
                 // An admin's restart may bring one more than visits would.
-                ensure!(alive <= ENGINES + scene.users.len(), "{alive} engines live");
+                ensure!(alive <= ENGINES + scene.ids.len(), "{alive} engines live");
             }
         }
     }

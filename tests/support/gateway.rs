@@ -367,6 +367,13 @@ impl Gateway {
         })
     }
 
+    /// An API token of the owner with an admin's rights, which needs no proof.
+    pub fn admin_token(&self) -> Result<String> {
+        let ask = Ask::post("/sentinel/api/tokens").bearer(&self.owner);
+        let body = json!({"name": "tests", "expire_hours": 1, "password": PASSWORD, "admin": true});
+        token_of(&self.ask(&ask.json(&body))?)
+    }
+
     /// Id of an account.
     pub fn user_id(&self, name: &str) -> Result<String> {
         let users = self.admin("GET", "users", None)?.json();
