@@ -35,6 +35,9 @@ pub enum FilesError {
         #[source]
         source: io::Error,
     },
+    /// The work broke off in the middle.
+    #[error("dealing with the files broke off")]
+    Interrupted,
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> FilesError {

@@ -372,7 +372,7 @@ impl Engines {
     pub async fn settle_files(&self, user: &UserId, fate: FilesFate) -> Result<(), FilesError> {
         let (data, user) = (self.inner.surroundings.data.clone(), user.clone());
         let carried_out = tokio::task::spawn_blocking(move || fate.carry_out(&data, &user));
-        carried_out.await.unwrap_or(Ok(()))
+        carried_out.await.unwrap_or(Err(FilesError::Interrupted))
     }
 
     /// All engines. Looks at all processes of the machine: not for the way of a request.
@@ -381,6 +381,7 @@ impl Engines {
         let inner = Arc::clone(&self.inner);
         tokio::task::spawn_blocking(move || inner.sights(&on_gpu))
             .await
+            .inspect_err(|error| tracing::error!(%error, "the engines could not be looked at"))
             .unwrap_or_default()
     }
 
