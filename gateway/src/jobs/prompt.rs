@@ -6,9 +6,21 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Vis
 use serde_json::json;
 use std::collections::HashSet;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 /// Largest prompt, bytes. Graphs are tens of kilobytes; some carry small pictures.
 pub(crate) const MAX_PROMPT: usize = 16 * 1024 * 1024;
+
+/// Inputs of core loaders that name what takes the GPU's memory.
+const MODEL_INPUTS: [&str; 7] = [
+    "ckpt_name",
+    "clip_name",
+    "clip_name1",
+    "lora_name",
+    "model_name",
+    "unet_name",
+    "vae_name",
+];
 
 /// Why a prompt is refused, with the place in it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,9 +88,6 @@ pub(crate) struct Node {
 #[derive(Debug)]
 pub(crate) struct Prompt {
     pub(crate) nodes: Vec<Node>,
-    /// The prompt's id and number when the client chose both: two of them that are equal end
-    /// ComfyUI's worker (comfyui-api.md D2).
-    pub(crate) chosen: Option<(String, u64)>,
 }
 
 impl Prompt {
@@ -91,11 +100,10 @@ impl Prompt {
         }
         check_text_or_none(&body, "client_id")?;
         check_text_or_none(&body, "prompt_id")?;
-        let number = match body.get("number") {
-            None => None,
-            Some(Json::Number(number)) => Some(*number),
+        match body.get("number") {
+            None | Some(Json::Number(_)) => {}
             Some(_) => return Err(wrong("number", "a number")),
-        };
+        }
         match body.get("extra_data") {
             None => {}
             Some(extra @ Json::Object(_)) => check_extra_data(extra)?,
@@ -105,10 +113,6 @@ impl Prompt {
             None | Some(Json::Null | Json::List(_)) => {}
             Some(_) => return Err(wrong("partial_execution_targets", "a list")),
         }
-        let chosen = number.and_then(|number| match body.get("prompt_id")? {
-            Json::Text(id) => Some((id.clone(), number.to_bits())),
-            _ => Some((String::new(), number.to_bits())),
-        });
         // ComfyUI says itself that a prompt is missing.
         let nodes = match body.get("prompt") {
             None => Vec::new(),
@@ -118,7 +122,29 @@ impl Prompt {
                 .collect::<Result<_, _>>()?,
             Some(_) => return Err(wrong("prompt", "an object")),
         };
-        Ok(Self { nodes, chosen })
+        Ok(Self { nodes })
+    }
+
+    /// Stands for the models that the prompt loads: equal for prompts that load the same. `None`:
+    /// it loads none that is known.
+    pub(crate) fn model(&self) -> Option<u64> {
+        let mut names: Vec<(&str, &str, &str)> = Vec::new();
+        for node in &self.nodes {
+            for (input, value) in &node.inputs {
+                if let Json::Text(value) = value
+                    && MODEL_INPUTS.contains(&input.as_str())
+                {
+                    names.push((&node.class_type, input, value));
+                }
+            }
+        }
+        if names.is_empty() {
+            return None;
+        }
+        names.sort_unstable();
+        let mut hasher = std::hash::DefaultHasher::new();
+        names.hash(&mut hasher);
+        Some(hasher.finish())
     }
 }
 
@@ -265,7 +291,6 @@ mod tests {
         let prompt = Prompt::parse(body.as_bytes()).unwrap();
         assert_eq!(prompt.nodes.len(), 1);
         assert_eq!(prompt.nodes[0].class_type, "A");
-        assert_eq!(prompt.chosen, Some(("p".to_owned(), (-1.5f64).to_bits())));
         for body in [
             "{}",
             r#"{"prompt":{}}"#,

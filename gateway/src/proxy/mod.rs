@@ -3,6 +3,7 @@
 
 mod headers;
 mod idle;
+mod jobs;
 mod overlay;
 mod path;
 mod pool;
@@ -83,10 +84,28 @@ pub async fn forward(
 ) -> Response {
     let wants_html = crate::auth::accepts_html(request.headers());
     let means = meaning(request.method(), request.uri().path());
-    if let Err(error) = allowed(&app, &context, &signed_in, means, &request) {
+    if let Err(error) = allowed(&app, &context, &signed_in, &means, &request) {
         return refusal(&app, &context, wants_html, error);
     }
     let user = &signed_in.account.id;
+    let request = match &means {
+        Meaning::Job(route) => {
+            let way = Way {
+                app: &app,
+                context: &context,
+                signed_in: &signed_in,
+            };
+            match jobs::answer(&way, route, request).await {
+                Ok(response) => return response,
+                Err(Failure::Foreign(request)) => *request,
+                Err(Failure::Refused(response)) => return *response,
+                Err(Failure::Proxy(error)) => {
+                    return refusal(&app, &context, wants_html, error.into());
+                }
+            }
+        }
+        _ => request,
+    };
     let mut engine = app.engines.of(user);
     let mut address = engine.as_ref().and_then(|engine| engine.address());
     if address.is_none() {
@@ -107,19 +126,18 @@ pub async fn forward(
         app: &app,
         context: &context,
         signed_in: &signed_in,
-        engine: &engine,
     };
     let answered = match means {
-        Meaning::Prompt => prompts::pass(&way, request).await,
+        Meaning::Prompt => prompts::pass(&way, &engine, request).await,
         Meaning::AssetUpload if !signed_in.has_admin_rights() => {
             let (request, verdict) = uploads::checked(request, context.tasks());
-            let answered = exchange(&way, address, request).await;
+            let answered = exchange(&way, &engine, address, request).await;
             match verdict.refusal() {
                 Some(refusal) => Ok(refusal.into_response()),
                 None => answered.map_err(Into::into),
             }
         }
-        _ => exchange(&way, address, request).await.map_err(Into::into),
+        _ => exchange(&way, &engine, address, request).await.map_err(Into::into),
     };
     match answered {
         Ok(response) => response,
@@ -128,6 +146,7 @@ pub async fn forward(
         }
         Err(Failure::Proxy(error)) => refusal(&app, &context, wants_html, error.into()),
         Err(Failure::Refused(response)) => *response,
+        Err(Failure::Foreign(_)) => refusal(&app, &context, wants_html, ApiError::not_found()),
     }
 }
 
@@ -136,13 +155,14 @@ struct Way<'request> {
     app: &'request Arc<App>,
     context: &'request RequestContext,
     signed_in: &'request SignedIn,
-    engine: &'request Arc<Engine>,
 }
 
 /// Why a request has no answer of its engine.
 enum Failure {
     Proxy(ProxyError),
     Refused(Box<Response>),
+    /// It is the engine's to answer.
+    Foreign(Box<Request>),
 }
 
 impl From<ProxyError> for Failure {
@@ -167,7 +187,7 @@ fn allowed(
     app: &App,
     context: &RequestContext,
     signed_in: &SignedIn,
-    means: Meaning,
+    means: &Meaning,
     request: &Request,
 ) -> Result<(), ApiError> {
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
@@ -179,7 +199,11 @@ fn allowed(
     }
     if matches!(
         means,
-        Meaning::Known | Meaning::Prompt | Meaning::AssetUpload
+        Meaning::Known
+            | Meaning::Prompt
+            | Meaning::Job(_)
+            | Meaning::Events
+            | Meaning::AssetUpload
     ) || signed_in.has_admin_rights()
     {
         return Ok(());
@@ -190,7 +214,11 @@ fn allowed(
         Meaning::Manager => config.manager_admin_only,
         Meaning::Install | Meaning::Layout => true,
         Meaning::Unknown => !app.custom_routes_are_open(&config, &signed_in.account.id, path),
-        Meaning::Known | Meaning::Prompt | Meaning::AssetUpload => false,
+        Meaning::Known
+        | Meaning::Prompt
+        | Meaning::Job(_)
+        | Meaning::Events
+        | Meaning::AssetUpload => false,
     };
     if !is_refused {
         return Ok(());
@@ -201,7 +229,7 @@ fn allowed(
         Some(context.caller.address),
         Some(path),
     );
-    Err(if means == Meaning::Unknown {
+    Err(if *means == Meaning::Unknown {
         ApiError::new(
             StatusCode::FORBIDDEN,
             "route_not_allowed",
@@ -210,6 +238,12 @@ fn allowed(
     } else {
         ApiError::admin_required()
     })
+}
+
+fn refused(status: StatusCode, code: &'static str, message: &'static str) -> Failure {
+    Failure::Refused(Box::new(
+        ApiError::new(status, code, message).into_response(),
+    ))
 }
 
 fn refusal(app: &App, context: &RequestContext, wants_html: bool, error: ApiError) -> Response {
@@ -222,6 +256,7 @@ fn refusal(app: &App, context: &RequestContext, wants_html: bool, error: ApiErro
 
 async fn exchange(
     way: &Way<'_>,
+    target: &Arc<Engine>,
     address: SocketAddr,
     mut request: Request,
 ) -> Result<Response, ProxyError> {
@@ -229,7 +264,6 @@ async fn exchange(
         app,
         context,
         signed_in,
-        engine: target,
     } = *way;
     let method = request.method().clone();
     let path_and_query = request
