@@ -23,12 +23,12 @@ pub(crate) fn now_ms() -> i64 {
 
 /// Today by this machine's clock, `YYYY-MM-DD`.
 pub(crate) fn local_day() -> String {
-    jiff::Zoned::now().strftime("%Y-%m-%d").to_string()
+    jiff::ZonedDateTime::now().strftime("%Y-%m-%d").to_string()
 }
 
 /// The day so many days before today, `YYYY-MM-DD`.
 pub(crate) fn local_day_before(days: u32) -> String {
-    let today = jiff::Zoned::now();
+    let today = jiff::ZonedDateTime::now();
     let span = jiff::Span::new().days(i64::from(days.min(100_000)));
     today
         .checked_sub(span)
@@ -44,7 +44,7 @@ pub(crate) fn next_local_midnight() -> String {
 
 /// Seconds until then.
 pub(crate) fn seconds_to_local_midnight() -> u64 {
-    let now = jiff::Zoned::now();
+    let now = jiff::ZonedDateTime::now();
     let next = now
         .tomorrow()
         .and_then(|tomorrow| tomorrow.start_of_day())

@@ -1,7 +1,7 @@
 //! The queue: for everybody his own place in line, for admins who waits and runs, without the
 //! contents, and the switches.
 
-use super::{Answer, Body, Done};
+use super::{Body, Done};
 use crate::app::App;
 use crate::auth::{Admin, SignedIn};
 use crate::clock::{self, rfc3339};

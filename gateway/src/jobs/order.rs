@@ -212,6 +212,12 @@ impl Fair {
         self.users.get(user).map_or(0, |line| line.waiting.len())
     }
 
+    /// Users with waiting jobs.
+    pub(crate) fn users(&self) -> impl Iterator<Item = &UserId> {
+        let waits = |(user, line): (_, &Line)| (!line.waiting.is_empty()).then_some(user);
+        self.users.iter().filter_map(waits)
+    }
+
     /// The waiting jobs of a user, in his own order.
     pub(crate) fn own<'a>(&'a self, user: &UserId) -> impl Iterator<Item = &'a Entry> + use<'a> {
         self.users

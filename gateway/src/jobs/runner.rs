@@ -74,7 +74,7 @@ pub(super) async fn hand_over(app: Arc<App>, engine: Arc<Engine>, job: Running) 
 }
 
 /// Stays with a job that an engine has taken, until it ends.
-pub(super) async fn watch(
+pub(crate) async fn watch(
     app: Arc<App>,
     engine: Arc<Engine>,
     address: SocketAddr,

@@ -1,6 +1,7 @@
 //! The way from a signed-in request to the user's engine and back. Streams both ways; nothing is
 //! parsed but ComfyUI's page, which gets the overlay script.
 
+mod client_id;
 mod headers;
 mod idle;
 mod jobs;

@@ -10,6 +10,11 @@ use uuid::Uuid;
 pub(crate) struct JobId(pub(crate) Uuid);
 
 impl JobId {
+    /// A new one.
+    pub(crate) fn generate() -> Self {
+        Self(Uuid::new_v4())
+    }
+
     /// Takes the canonical form only (36 characters, lower case, hyphens): whatever else names the
     /// same UUID would be another key to ComfyUI.
     pub(crate) fn parse(text: &str) -> Option<Self> {
