@@ -76,7 +76,10 @@ fn one_users_many_jobs_do_not_block_anothers_two() -> Result<()> {
         .map(|number| queue(&gateway, &bob, &slow(0.3, &format!("b{number}"))))
         .collect::<Result<_>>()?;
     let own = get(&gateway, &bob, "/queue")?.json();
-    ensure!(own["queue_pending"].as_array().map(Vec::len) == Some(2), "{own}");
+    ensure!(
+        own["queue_pending"].as_array().map(Vec::len) == Some(2),
+        "{own}"
+    );
     for id in &two {
         until(&gateway, &bob, id, "completed")?;
     }
@@ -94,7 +97,10 @@ fn one_users_many_jobs_do_not_block_anothers_two() -> Result<()> {
     let order: String = order.into_iter().map(|(_, user)| user).collect();
     let first = order.find('b').context("bob ran")?;
     let second = order.rfind('b').context("bob ran")?;
-    ensure!(second - first <= 2, "{order}: bob waited for more than one job of alice");
+    ensure!(
+        second - first <= 2,
+        "{order}: bob waited for more than one job of alice"
+    );
     let sorted = many.clone();
     let mut by_start: Vec<(i64, &String)> = Vec::new();
     for id in &many {
@@ -118,27 +124,51 @@ fn a_waiting_job_is_seen_as_if_comfyui_held_it_and_by_nobody_else() -> Result<()
         "extra_data": {"extra_pnginfo": {"workflow": {"id": "wf-1"}}, "api_key_comfy_org": "s3cret-key"},
     });
     let taken = post(&gateway, &alice, "/api/prompt", &body)?;
-    ensure!(taken.status == 200 && taken.json()["prompt_id"] == wanted, "{}", taken.text());
+    ensure!(
+        taken.status == 200 && taken.json()["prompt_id"] == wanted,
+        "{}",
+        taken.text()
+    );
     ensure!(taken.json()["node_errors"] == json!({}));
-    let front = post(&gateway, &alice, "/prompt", &json!({"prompt": slow(0.1, "front"), "front": true}))?.json();
-    ensure!(front["number"].as_i64().is_some_and(|number| number < 0), "{front}");
+    let front = post(
+        &gateway,
+        &alice,
+        "/prompt",
+        &json!({"prompt": slow(0.1, "front"), "front": true}),
+    )?
+    .json();
+    ensure!(
+        front["number"].as_i64().is_some_and(|number| number < 0),
+        "{front}"
+    );
 
     let own = get(&gateway, &alice, "/queue")?.json();
     ensure!(own["queue_running"][0][1] == running.as_str(), "{own}");
-    ensure!(own["queue_pending"][0][1] == front["prompt_id"], "front goes first: {own}");
+    ensure!(
+        own["queue_pending"][0][1] == front["prompt_id"],
+        "front goes first: {own}"
+    );
     ensure!(own["queue_pending"][1][1] == wanted);
     ensure!(own["queue_pending"][1][2] == body["prompt"]);
     ensure!(own["queue_pending"][1][3]["client_id"] == "page");
-    ensure!(own["queue_pending"][1][4] == json!(["2"]), "outputs that are executed: {own}");
+    ensure!(
+        own["queue_pending"][1][4] == json!(["2"]),
+        "outputs that are executed: {own}"
+    );
     ensure!(!own.to_string().contains("s3cret-key"));
     ensure!(get(&gateway, &alice, "/prompt")?.json()["exec_info"]["queue_remaining"] == 3);
     let jobs = get(&gateway, &alice, "/api/jobs?status=pending&sort_order=asc")?.json();
     ensure!(jobs["pagination"]["total"] == 2, "{jobs}");
     ensure!(jobs["jobs"][0]["workflow_id"] == "wf-1");
     let all = get(&gateway, &alice, "/api/api/jobs?limit=2&offset=1")?.json();
-    ensure!(all["pagination"] == json!({"offset": 1, "limit": 2, "total": 3, "has_more": false}), "{all}");
+    ensure!(
+        all["pagination"] == json!({"offset": 1, "limit": 2, "total": 3, "has_more": false}),
+        "{all}"
+    );
 
-    ensure!(get(&gateway, &bob, "/queue")?.json() == json!({"queue_running": [], "queue_pending": []}));
+    ensure!(
+        get(&gateway, &bob, "/queue")?.json() == json!({"queue_running": [], "queue_pending": []})
+    );
     ensure!(get(&gateway, &bob, "/api/jobs")?.json()["pagination"]["total"] == 0);
     for id in [&running, wanted] {
         ensure!(get(&gateway, &bob, &format!("/api/jobs/{id}"))?.status == 404);
@@ -150,7 +180,10 @@ fn a_waiting_job_is_seen_as_if_comfyui_held_it_and_by_nobody_else() -> Result<()
     let entry = &history[wanted];
     ensure!(entry["status"]["completed"] == true, "{history}");
     ensure!(entry["prompt"][1] == wanted && entry["prompt"][2] == body["prompt"]);
-    ensure!(entry["outputs"]["2"]["images"][0]["type"] == "temp", "{history}");
+    ensure!(
+        entry["outputs"]["2"]["images"][0]["type"] == "temp",
+        "{history}"
+    );
     ensure!(!history.to_string().contains("s3cret-key"));
     let written = gateway.everything_written()?;
     for (path, bytes) in written {
@@ -186,14 +219,28 @@ fn c5_c6_d7_w7_foreign_ids_change_nothing_in_any_route() -> Result<()> {
         ensure!(answer.status == 200, "{target}: {}", answer.text());
     }
     for id in [&running, &waiting] {
-        let cancelled = post(&gateway, &bob, &format!("/api/jobs/{id}/cancel"), &json!({}))?;
+        let cancelled = post(
+            &gateway,
+            &bob,
+            &format!("/api/jobs/{id}/cancel"),
+            &json!({}),
+        )?;
         ensure!(cancelled.json()["cancelled"] == false);
     }
     let empty = gateway.ask(&Ask::post("/interrupt").bearer(&bob).body("text/plain", "{"))?;
     ensure!(empty.status == 200);
     // The same id again: bob gets another one, alice keeps hers.
-    let stolen = post(&gateway, &bob, "/prompt", &json!({"prompt": slow(0.05, "b"), "prompt_id": done}))?;
-    ensure!(stolen.json()["prompt_id"] != done.as_str(), "{}", stolen.text());
+    let stolen = post(
+        &gateway,
+        &bob,
+        "/prompt",
+        &json!({"prompt": slow(0.05, "b"), "prompt_id": done}),
+    )?;
+    ensure!(
+        stolen.json()["prompt_id"] != done.as_str(),
+        "{}",
+        stolen.text()
+    );
     ensure!(state(&gateway, &alice, &running)? == "in_progress");
     ensure!(state(&gateway, &alice, &waiting)? == "pending");
     ensure!(state(&gateway, &alice, &done)? == "completed");
@@ -214,19 +261,45 @@ fn own_jobs_are_deleted_cleared_cancelled_and_interrupted_wherever_they_are() ->
         .map(|number| queue(&gateway, &alice, &slow(0.05, &number.to_string())))
         .collect::<Result<_>>()?;
     post(&gateway, &alice, "/queue", &json!({"delete": [waiting[0]]}))?;
-    let cancelled = post(&gateway, &alice, &format!("/api/jobs/{}/cancel", waiting[1]), &json!({}))?;
+    let cancelled = post(
+        &gateway,
+        &alice,
+        &format!("/api/jobs/{}/cancel", waiting[1]),
+        &json!({}),
+    )?;
     ensure!(cancelled.json()["cancelled"] == true);
     ensure!(get(&gateway, &alice, "/api/jobs?status=pending")?.json()["pagination"]["total"] == 2);
     post(&gateway, &alice, "/queue", &json!({"clear": true}))?;
     ensure!(get(&gateway, &alice, "/api/jobs?status=pending")?.json()["pagination"]["total"] == 0);
-    post(&gateway, &alice, "/interrupt", &json!({"prompt_id": waiting[3]}))?;
-    ensure!(state(&gateway, &alice, &running)? == "in_progress", "that one does not run");
-    let cancelled = post(&gateway, &alice, &format!("/api/jobs/{running}/cancel"), &json!({}))?;
+    post(
+        &gateway,
+        &alice,
+        "/interrupt",
+        &json!({"prompt_id": waiting[3]}),
+    )?;
+    ensure!(
+        state(&gateway, &alice, &running)? == "in_progress",
+        "that one does not run"
+    );
+    let cancelled = post(
+        &gateway,
+        &alice,
+        &format!("/api/jobs/{running}/cancel"),
+        &json!({}),
+    )?;
     ensure!(cancelled.json()["cancelled"] == true);
     until(&gateway, &alice, &running, "cancelled")?;
     let history = get(&gateway, &alice, "/history?max_items=1")?.json();
-    ensure!(history[&running]["status"]["status_str"] == "error", "{history}");
-    let bad = post(&gateway, &alice, "/api/jobs/cancel", &json!({"job_ids": ["X"]}))?;
+    ensure!(
+        history[&running]["status"]["status_str"] == "error",
+        "{history}"
+    );
+    let bad = post(
+        &gateway,
+        &alice,
+        "/api/jobs/cancel",
+        &json!({"job_ids": ["X"]}),
+    )?;
     ensure!(bad.status == 400 && bad.json()["invalid_ids"] == json!(["X"]));
     Ok(())
 }
@@ -249,8 +322,14 @@ fn a_bad_graph_is_refused_at_once_also_while_the_gpu_is_busy() -> Result<()> {
         let answer = refused(prompt.clone())?;
         ensure!(answer.status == 400, "{}", answer.text());
         let busy = answer.json();
-        ensure!(busy["error"]["type"] == free["error"]["type"], "{busy} {free}");
-        ensure!(busy["error"]["message"] == free["error"]["message"], "{busy} {free}");
+        ensure!(
+            busy["error"]["type"] == free["error"]["type"],
+            "{busy} {free}"
+        );
+        ensure!(
+            busy["error"]["message"] == free["error"]["message"],
+            "{busy} {free}"
+        );
     }
     ensure!(get(&gateway, &alice, "/api/jobs")?.json()["pagination"]["total"] == 1);
     Ok(())
@@ -268,7 +347,10 @@ fn a_job_that_only_comfyui_finds_wrong_fails_later_in_its_own_form() -> Result<(
     until(&gateway, &alice, &id, "failed")?;
     let job = get(&gateway, &alice, &format!("/api/jobs/{id}"))?.json();
     let message = job["execution_error"]["exception_message"].as_str();
-    ensure!(message.is_some_and(|text| text.contains("no_such_file.png")), "{job}");
+    ensure!(
+        message.is_some_and(|text| text.contains("no_such_file.png")),
+        "{job}"
+    );
     Ok(())
 }
 
@@ -282,23 +364,44 @@ fn the_owner_gets_his_gpu_back_now_and_jobs_run_again_after() -> Result<()> {
     ensure!(paused.status == 204, "{}", paused.text());
     until(&gateway, &alice, &running, "pending")?;
     let mine = get(&gateway, &alice, "/sentinel/api/queue/mine")?.json();
-    ensure!(mine["hold"]["reason"] == "owner" && mine["waiting"] == 2, "{mine}");
-    ensure!(mine["next"]["place"] == 1 && mine["next"]["wait_seconds"].is_null(), "{mine}");
+    ensure!(
+        mine["hold"]["reason"] == "owner" && mine["waiting"] == 2,
+        "{mine}"
+    );
+    ensure!(
+        mine["next"]["place"] == 1 && mine["next"]["wait_seconds"].is_null(),
+        "{mine}"
+    );
     // The owner's own jobs run.
     let owners = queue(&gateway, &gateway.owner, &slow(0.05, "owner"))?;
     until(&gateway, &gateway.owner, &owners, "completed")?;
     ensure!(state(&gateway, &alice, &running)? == "pending");
     let list = gateway.admin("GET", "queue", None)?.json();
-    ensure!(list["waiting_total"] == 2 && list["waiting"][0]["username"] == "alice", "{list}");
-    ensure!(!list.to_string().contains("SlowProbe"), "no contents: {list}");
+    ensure!(
+        list["waiting_total"] == 2 && list["waiting"][0]["username"] == "alice",
+        "{list}"
+    );
+    ensure!(
+        !list.to_string().contains("SlowProbe"),
+        "no contents: {list}"
+    );
     let resumed = gateway.admin("POST", "queue/resume", None)?;
     ensure!(resumed.status == 204);
     until(&gateway, &alice, &running, "completed")?;
     until(&gateway, &alice, &waiting, "completed")?;
-    let bad = gateway.admin("POST", "queue/pause", Some(&json!({"when": "now", "until": "x"})))?;
+    let bad = gateway.admin(
+        "POST",
+        "queue/pause",
+        Some(&json!({"when": "now", "until": "x"})),
+    )?;
     ensure!(bad.status == 400 && bad.json()["field"] == "until");
     for path in ["queue/pause", "queue/resume"] {
-        let refused = post(&gateway, &alice, &format!("/sentinel/api/{path}"), &json!({"when": "now"}))?;
+        let refused = post(
+            &gateway,
+            &alice,
+            &format!("/sentinel/api/{path}"),
+            &json!({"when": "now"}),
+        )?;
         ensure!(refused.status == 403);
     }
     Ok(())
@@ -311,7 +414,8 @@ fn admins_move_and_cancel_jobs_of_anybody() -> Result<()> {
     let a = queue(&gateway, &alice, &slow(0.05, "a"))?;
     let b = queue(&gateway, &bob, &slow(0.05, "b"))?;
     let c = queue(&gateway, &bob, &slow(0.05, "c"))?;
-    let act = |id: &str, what: &str| gateway.admin("POST", &format!("queue/jobs/{id}/{what}"), None);
+    let act =
+        |id: &str, what: &str| gateway.admin("POST", &format!("queue/jobs/{id}/{what}"), None);
     ensure!(act(&c, "first")?.status == 204);
     ensure!(act(&a, "cancel")?.status == 204);
     ensure!(act(&a, "cancel")?.status == 404);
@@ -332,11 +436,23 @@ fn a_limit_says_which_it_is_and_until_when() -> Result<()> {
     for number in 0..3 {
         queue(&gateway, &alice, &slow(2.0, &number.to_string()))?;
     }
-    let refused = post(&gateway, &alice, "/prompt", &json!({"prompt": slow(0.1, "x")}))?;
+    let refused = post(
+        &gateway,
+        &alice,
+        "/prompt",
+        &json!({"prompt": slow(0.1, "x")}),
+    )?;
     ensure!(refused.status == 429, "{}", refused.text());
-    ensure!(refused.json()["limit"] == "jobs_waiting", "{}", refused.text());
+    ensure!(
+        refused.json()["limit"] == "jobs_waiting",
+        "{}",
+        refused.text()
+    );
     let usage = get(&gateway, &alice, "/sentinel/api/usage/mine")?.json();
-    ensure!(usage["limits"]["jobs_waiting"] == 2 && usage["limits"]["longest_job_minutes"] == 1, "{usage}");
+    ensure!(
+        usage["limits"]["jobs_waiting"] == 2 && usage["limits"]["longest_job_minutes"] == 1,
+        "{usage}"
+    );
     Ok(())
 }
 
@@ -383,12 +499,20 @@ fn a_job_whose_engine_dies_twice_is_given_up_with_the_reason() -> Result<()> {
             .find(|engine| engine["username"] == "alice")
             .and_then(|engine| engine["pid"].as_i64());
         let pid = i32::try_from(pid.context("a process")?)?;
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
-        eventually(PATIENCE, || Ok(state(&gateway, &alice, &id)? != "in_progress"))?;
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(pid),
+            nix::sys::signal::Signal::SIGKILL,
+        )?;
+        eventually(PATIENCE, || {
+            Ok(state(&gateway, &alice, &id)? != "in_progress")
+        })?;
     }
     until(&gateway, &alice, &id, "failed")?;
     let job = get(&gateway, &alice, &format!("/api/jobs/{id}"))?.json();
-    ensure!(job["execution_error"]["exception_type"] == "engine_ended", "{job}");
+    ensure!(
+        job["execution_error"]["exception_type"] == "engine_ended",
+        "{job}"
+    );
     Ok(())
 }
 
@@ -400,15 +524,24 @@ fn usage_is_counted_by_user_and_day() -> Result<()> {
     until(&gateway, &alice, &id, "completed")?;
     let mine = get(&gateway, &alice, "/sentinel/api/usage/mine")?.json();
     let used = mine["days"][0]["gpu_seconds"].as_f64().context("seconds")?;
-    ensure!(used >= 0.4 && used <= begun.elapsed().as_secs_f64(), "{mine}");
+    ensure!(
+        used >= 0.4 && used <= begun.elapsed().as_secs_f64(),
+        "{mine}"
+    );
     let all = gateway.admin("GET", "usage?days=7", None)?.json();
-    ensure!(all["days"][0]["username"] == "alice" && all["days"][0]["jobs"] == 1, "{all}");
+    ensure!(
+        all["days"][0]["username"] == "alice" && all["days"][0]["jobs"] == 1,
+        "{all}"
+    );
     let table = gateway.admin("GET", "usage.csv", None)?.text();
     ensure!(table.contains("\"alice\""), "{table}");
     ensure!(get(&gateway, &alice, "/sentinel/metrics")?.status == 403);
     let token = gateway.admin_token()?;
     let metrics = get(&gateway, &token, "/sentinel/metrics")?.text();
-    ensure!(metrics.contains("sentinel_jobs_today{user=\"alice\""), "{metrics}");
+    ensure!(
+        metrics.contains("sentinel_jobs_today{user=\"alice\""),
+        "{metrics}"
+    );
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 
 use super::activity::Activity;
 use super::client;
+use super::devices::Devices;
 use super::places::{self, Places};
 use super::prepare::{PreparedLauncher, Sources, Tenant};
 use crate::accounts::UserId;
@@ -73,6 +74,8 @@ pub(super) struct Surroundings {
     pub(super) data: DataDirectory,
     pub(super) sources: Sources,
     pub(super) spawner: Arc<LocalSpawner>,
+    /// Which engine is bound to which GPU.
+    pub(super) devices: Devices,
     /// Wakes the registry.
     pub(super) wake: Arc<Notify>,
 }
@@ -401,7 +404,14 @@ impl Actor {
             sources,
             ..
         } = &*self.surroundings;
-        let prepared = sources.prepare(&config.current(), data, &tenant).await;
+        let settings = config.current();
+        let device = match self.id {
+            EngineId::Shared => None,
+            EngineId::User(_) => self.surroundings.devices.bind(&self.id, &settings.gpus),
+        };
+        let prepared = sources
+            .prepare(&settings, data, &tenant, device.as_deref())
+            .await;
         if let Ok(prepared) = &prepared {
             self.is_demo.store(prepared.is_demo(), Ordering::Relaxed);
             *self.prepared_for.lock() = Some((tenant, prepared.places().clone()));
@@ -421,6 +431,7 @@ impl Actor {
         }
         self.publisher
             .send_replace(EngineStatus::stopped("ComfyUI is stopped."));
+        self.surroundings.devices.release(&self.id);
         self.surroundings.wake.notify_one();
     }
 }

@@ -9,6 +9,7 @@
 
 mod activity;
 pub(crate) mod client;
+mod devices;
 mod files_of_user;
 mod gpu;
 mod handle;

@@ -4,6 +4,7 @@
 mod keeper;
 
 use super::client;
+use super::devices::Devices;
 use super::files_of_user::{FilesError, FilesFate, finish_deletions};
 use super::gpu;
 use super::handle::{Engine, EngineId, Surroundings};
@@ -158,6 +159,7 @@ impl Engines {
             data: data.clone(),
             sources: Sources::default(),
             spawner: Arc::new(LocalSpawner::from_current_executable()?),
+            devices: Devices::default(),
             wake: Arc::clone(&wake),
         });
         let inner = Arc::new(Inner {
@@ -413,6 +415,11 @@ impl Engines {
     pub fn restart(&self) {
         self.inner.is_open.store(true, Ordering::Relaxed);
         self.tell(Order::RestartAll);
+    }
+
+    /// The GPU an engine is bound to, if engines are spread over several.
+    pub(crate) fn device_of(&self, id: &EngineId) -> Option<String> {
+        self.inner.surroundings.devices.of(id)
     }
 
     /// States of all engines.

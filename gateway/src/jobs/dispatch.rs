@@ -77,7 +77,12 @@ async fn give_up(app: &Arc<App>, row: JobRow) {
         status: outcome.status,
         meta: outcome.meta,
     };
-    if let Err(error) = app.jobs.store.finish_job(finished, clock::local_day()).await {
+    if let Err(error) = app
+        .jobs
+        .store
+        .finish_job(finished, clock::local_day())
+        .await
+    {
         tracing::error!(error = %chain(&error), "a job that was given up cannot be written down");
     }
 }
@@ -86,8 +91,12 @@ fn round(app: &Arc<App>) {
     app.jobs.set_slots(slots(app));
     let engine_of = |user: &UserId| ready_engine(app, user);
     let runs = |user: &UserId, hold: Option<&Hold>| may_run(app, user, hold);
+    let full = |engine: &EngineId, busy: &[EngineId]| is_full(app, engine, busy);
     let limits = |user: &UserId| limits_of(app, user);
-    while let Some(job) = app.jobs.next(clock::now_ms(), &engine_of, &runs, &limits) {
+    while let Some(job) = app
+        .jobs
+        .next(clock::now_ms(), &engine_of, &full, &runs, &limits)
+    {
         let Some(engine) = app.engines.get(&job.engine) else {
             app.jobs.put_back(job.entry.id, job.details.attempts);
             break;
@@ -116,6 +125,18 @@ pub(super) fn slots(app: &App) -> usize {
     let config = app.config.current();
     let each = usize::try_from(config.gpu_slots).unwrap_or(1);
     each.saturating_mul(config.gpus.len().max(1))
+}
+
+/// Whether the GPU of an engine has all the jobs it may have, `busy` being the engines with jobs.
+pub(crate) fn is_full(app: &App, engine: &EngineId, busy: &[EngineId]) -> bool {
+    let Some(device) = app.engines.device_of(engine) else {
+        return false;
+    };
+    let each = usize::try_from(app.config.current().gpu_slots).unwrap_or(1);
+    let same = busy
+        .iter()
+        .filter(|other| app.engines.device_of(other).as_ref() == Some(&device));
+    same.count() >= each
 }
 
 fn ready_engine(app: &App, user: &UserId) -> Option<EngineId> {

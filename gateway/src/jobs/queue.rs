@@ -191,6 +191,9 @@ pub(crate) struct Arrival {
     pub(crate) created_at: i64,
 }
 
+/// Waiting jobs in the expected order, with the milliseconds until each starts.
+pub(crate) type Forecast = Arc<Vec<(JobId, u64)>>;
+
 #[derive(Debug)]
 struct Line {
     fair: Fair,
@@ -206,7 +209,7 @@ struct Line {
     day: String,
     used_today: HashMap<UserId, u64>,
     recent: std::collections::VecDeque<Recent>,
-    forecast: Option<(Instant, Arc<Vec<(JobId, u64)>>)>,
+    forecast: Option<(Instant, Forecast)>,
 }
 
 /// The queue of all users.
@@ -307,6 +310,7 @@ impl Queue {
         arrival: Arrival,
         limits: &RoleLimits,
         engine: &EngineId,
+        is_full: &dyn Fn(&EngineId, &[EngineId]) -> bool,
         can_run: &dyn Fn(&UserId, Option<&Hold>) -> bool,
     ) -> Result<Admission, LimitFault> {
         let mut line = self.line.lock();
@@ -343,10 +347,16 @@ impl Queue {
             secrets: arrival.secrets,
         };
         let hold = line.hold;
+        let busy: Vec<EngineId> = line
+            .running
+            .values()
+            .map(|job| job.engine.clone())
+            .collect();
         let is_free = line.running.len() < line.slots
             && line.fair.is_empty()
             && can_run(&user, hold.as_ref())
-            && !line.running.values().any(|job| job.engine == *engine);
+            && !busy.contains(engine)
+            && !is_full(engine, &busy);
         if !is_free {
             return Ok(Admission::Later(Box::new((entry, details))));
         }
@@ -375,6 +385,7 @@ impl Queue {
         &self,
         now_ms: i64,
         engine_of: &dyn Fn(&UserId) -> Option<EngineId>,
+        is_full: &dyn Fn(&EngineId, &[EngineId]) -> bool,
         can_run: &dyn Fn(&UserId, Option<&Hold>) -> bool,
         limits_of: &dyn Fn(&UserId) -> RoleLimits,
     ) -> Option<Running> {
@@ -384,14 +395,23 @@ impl Queue {
         }
         let id = {
             let line = &*line;
+            let busy: Vec<EngineId> = line
+                .running
+                .values()
+                .map(|job| job.engine.clone())
+                .collect();
             let runs = |entry: &Entry| {
                 can_run(&entry.user, line.hold.as_ref())
                     && line.check_day(&entry.user, &limits_of(&entry.user)).is_ok()
                     && engine_of(&entry.user)
-                        .is_some_and(|engine| !line.running.values().any(|job| job.engine == engine))
+                        .is_some_and(|engine| !busy.contains(&engine) && !is_full(&engine, &busy))
             };
-            line.fair
-                .pick(&line.rules, line.loaded, &|entry| line.expected(&entry.user), &runs)?
+            line.fair.pick(
+                &line.rules,
+                line.loaded,
+                &|entry| line.expected(&entry.user),
+                &runs,
+            )?
         };
         let engine = engine_of(&line.fair.get(id)?.user)?;
         let running = line.begin(id, &engine, now_ms);
@@ -657,7 +677,7 @@ impl Queue {
 
     /// All waiting jobs in the expected order, with the milliseconds until each starts; the first
     /// thousands of them.
-    pub(crate) fn forecast(&self) -> Arc<Vec<(JobId, u64)>> {
+    pub(crate) fn forecast(&self) -> Forecast {
         let (fair, rules, average, overall, remaining, slots) = {
             let line = self.line.lock();
             if let Some((at, known)) = &line.forecast
@@ -668,11 +688,14 @@ impl Queue {
             let remaining: Vec<u64> = line
                 .running
                 .values()
-                .map(|job| job.expected_ms.saturating_sub(milliseconds(job.since.elapsed())))
+                .map(|job| {
+                    job.expected_ms
+                        .saturating_sub(milliseconds(job.since.elapsed()))
+                })
                 .collect();
             (
                 line.fair.clone(),
-                line.rules.clone(),
+                line.rules,
                 line.average.clone(),
                 line.overall,
                 remaining,

@@ -2,6 +2,7 @@
 //! parsed but ComfyUI's page, which gets the overlay script.
 
 mod client_id;
+mod frames;
 mod headers;
 mod idle;
 mod jobs;
@@ -21,6 +22,7 @@ use crate::app::App;
 use crate::auth::{SessionKind, SignedIn};
 use crate::engine::{Engine, EngineId, Visit};
 use crate::http::{ApiError, RequestContext, chain, pages};
+use crate::jobs::with_count;
 use crate::store::AuditEvent;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -91,6 +93,9 @@ pub async fn forward(
     let user = &signed_in.account.id;
     let request = match &means {
         Meaning::Job(route) => {
+            // Whoever looks at his queue will want his engine.
+            app.engines
+                .visit(user, visit_of(&signed_in, &request, wants_html));
             let way = Way {
                 app: &app,
                 context: &context,
@@ -138,7 +143,9 @@ pub async fn forward(
                 None => answered.map_err(Into::into),
             }
         }
-        _ => exchange(&way, &engine, address, request).await.map_err(Into::into),
+        _ => exchange(&way, &engine, address, request)
+            .await
+            .map_err(Into::into),
     };
     match answered {
         Ok(response) => response,
@@ -200,11 +207,7 @@ fn allowed(
     }
     if matches!(
         means,
-        Meaning::Known
-            | Meaning::Prompt
-            | Meaning::Job(_)
-            | Meaning::Events
-            | Meaning::AssetUpload
+        Meaning::Known | Meaning::Prompt | Meaning::Job(_) | Meaning::Events | Meaning::AssetUpload
     ) || signed_in.has_admin_rights()
     {
         return Ok(());
@@ -267,11 +270,21 @@ async fn exchange(
         signed_in,
     } = *way;
     let method = request.method().clone();
-    let path_and_query = request
+    let mut path_and_query = request
         .uri()
         .path_and_query()
         .cloned()
         .unwrap_or(PathAndQuery::from_static("/"));
+    let mut page_name = client_id::of_query(path_and_query.query());
+    if *target.id() == EngineId::Shared
+        && meaning(&method, path_and_query.path()) == Meaning::Events
+    {
+        let own = client_id::own(&signed_in.account.id, page_name.as_deref());
+        if let Some(rewritten) = client_id::rewrite(request.uri(), &own) {
+            path_and_query = rewritten;
+        }
+        page_name = Some(own);
+    }
     let engine = engine_host(address);
     let upgrade = headers::clean_request(request.headers_mut(), &engine);
     let in_use = target.activity().begin(upgrade.is_some());
@@ -309,6 +322,8 @@ async fn exchange(
         if let Some(protocol) = protocol {
             add_upgrade(response.headers_mut(), protocol);
         }
+        let is_events = meaning(&method, path_and_query.path()) == Meaning::Events;
+        let feed = is_events.then(|| feed(way, target, page_name));
         let tunnel = tunnel::run(
             Arc::clone(app),
             context.caller.address,
@@ -316,6 +331,7 @@ async fn exchange(
             client_side,
             engine_side,
             in_use,
+            feed,
         );
         context.tasks().spawn(tunnel);
         return Ok(response.map(|_| Body::empty()));
@@ -325,6 +341,29 @@ async fn exchange(
         return Ok(overlay::add_script(response, &method).await);
     }
     Ok(response.map(|body| Body::new(IdleBody::new(body, IDLE_TIMEOUT).using(in_use))))
+}
+
+/// What ComfyUI's events become on their way to a page: the counts are its user's own, and what the
+/// gateway has to tell comes with them.
+fn feed(way: &Way<'_>, target: &Engine, page_name: Option<String>) -> frames::Feed {
+    let user = way.signed_in.account.id.clone();
+    let (open, messages) = way.app.jobs.sockets.open(&user, page_name);
+    let status = {
+        let (app, user) = (Arc::clone(way.app), user.clone());
+        // Forgotten with the socket.
+        let open = open;
+        move |message: &[u8]| {
+            let _open = &open;
+            with_count(message, app.jobs.remaining(&user))
+        }
+    };
+    let is_shared = *target.id() == EngineId::Shared;
+    let app = Arc::clone(way.app);
+    frames::Feed {
+        status: Arc::new(status),
+        hears_text: Arc::new(move || !is_shared || app.jobs.only_runner().as_ref() == Some(&user)),
+        messages,
+    }
 }
 
 fn add_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {

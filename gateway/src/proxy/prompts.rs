@@ -8,7 +8,7 @@ use crate::engine::{Engine, EngineId};
 use crate::http::{ApiError, chain};
 use crate::jobs::{
     Admission, Arrival, JobId, LimitFault, MAX_PROMPT, NodePolicy, Prompt, PromptFault, Running,
-    Submission, limits_of, may_run, number_text, watch_job,
+    Submission, is_full, limits_of, may_run, number_text, watch_job,
 };
 use crate::store::{AuditEvent, JobRow, JobState, JobTexts, NewJob, StoreError};
 use axum::Json;
@@ -72,6 +72,7 @@ pub(super) async fn pass(
         },
         &limits_of(way.app, user),
         engine.id(),
+        &|engine, busy| is_full(way.app, engine, busy),
         &|user, hold| may_run(way.app, user, hold),
     );
     match admission.map_err(over_limit)? {
@@ -102,7 +103,11 @@ pub(super) async fn pass(
                 row,
                 texts: texts(&submission, created_at, &execute),
             };
-            way.app.store.add_job(job).await.map_err(not_written)?;
+            way.app
+                .store
+                .add_job(job)
+                .await
+                .map_err(|error| not_written(&error))?;
             way.app.jobs.enqueue(entry, details);
             Ok(taken(id, number, &json!({})))
         }
@@ -119,7 +124,11 @@ async fn straight(
     job: Running,
 ) -> Result<Response, Failure> {
     let id = job.entry.id;
-    let started = Started { way, id, is_kept: false };
+    let started = Started {
+        way,
+        id,
+        is_kept: false,
+    };
     let created_at = job.details.created_at;
     let row = JobRow {
         id,
@@ -143,7 +152,7 @@ async fn straight(
         .store
         .add_running_job(new)
         .await
-        .map_err(not_written)?;
+        .map_err(|error| not_written(&error))?;
     way.app.engines.make_room_for(engine).await;
     let body = submission.body(id, created_at);
     parts.headers.remove(CONTENT_LENGTH);
@@ -170,7 +179,11 @@ async fn straight(
         Ok(collected) => serde_json::from_slice::<Value>(&collected.to_bytes()).unwrap_or_default(),
         Err(_) => Value::Null,
     };
-    Ok(taken(id, number, answer.get("node_errors").unwrap_or(&json!({}))))
+    Ok(taken(
+        id,
+        number,
+        answer.get("node_errors").unwrap_or(&json!({})),
+    ))
 }
 
 /// A job that counts as running; unless it is kept, the GPU is free again when this is dropped.
@@ -235,8 +248,8 @@ fn over_limit(fault: LimitFault) -> Failure {
 }
 
 /// A full disk takes no new job and loses none of the old.
-fn not_written(error: StoreError) -> Failure {
-    tracing::error!(error = %chain(&error), "a job could not be written down and was refused");
+fn not_written(error: &StoreError) -> Failure {
+    tracing::error!(error = %chain(error), "a job could not be written down and was refused");
     Failure::Refused(Box::new(
         ApiError::new(
             StatusCode::INSUFFICIENT_STORAGE,
