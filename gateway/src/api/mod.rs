@@ -19,8 +19,8 @@ mod status;
 mod usage;
 mod views;
 
-pub(crate) use status::health;
 pub(crate) use queue::hold_jobs;
+pub(crate) use status::health;
 pub(crate) use usage::metrics;
 
 use crate::app::App;

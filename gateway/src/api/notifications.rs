@@ -30,7 +30,10 @@ pub(crate) struct Notifications {
 
 /// Where one is told.
 #[utoipa::path(get, path = "/notifications", tag = "account", responses((status = 200, body = Notifications)))]
-pub(crate) async fn show(State(app): State<Arc<App>>, signed_in: SignedIn) -> Answer<Notifications> {
+pub(crate) async fn show(
+    State(app): State<Arc<App>>,
+    signed_in: SignedIn,
+) -> Answer<Notifications> {
     let target = app
         .store
         .notification_target(signed_in.account.id.clone())

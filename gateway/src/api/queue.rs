@@ -257,7 +257,12 @@ pub(crate) async fn pause(
         None => None,
         Some(text) => Some(time_after_now(text)?),
     };
-    hold_jobs(&app, until, pause.until_idle, matches!(pause.when, When::Now));
+    hold_jobs(
+        &app,
+        until,
+        pause.until_idle,
+        matches!(pause.when, When::Now),
+    );
     note(&app, &context, &admin, "pause");
     Ok(StatusCode::NO_CONTENT)
 }
@@ -370,7 +375,11 @@ async fn reorder(
         return Err(ApiError::not_found());
     }
     app.store.set_job_urgency(id, urgency).await?;
-    note(app, context, admin, &format!("{urgency:?} {id}").to_lowercase());
+    note(
+        app,
+        context,
+        admin,
+        &format!("{urgency:?} {id}").to_lowercase(),
+    );
     Ok(StatusCode::NO_CONTENT)
 }
-

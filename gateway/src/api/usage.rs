@@ -76,7 +76,10 @@ pub(crate) async fn mine(
     Query(query): Query<UsageQuery>,
 ) -> Answer<OwnUsage> {
     let user = &signed_in.account.id;
-    let rows = app.store.usage(query.first_day(), Some(user.clone())).await?;
+    let rows = app
+        .store
+        .usage(query.first_day(), Some(user.clone()))
+        .await?;
     let days = rows
         .into_iter()
         .map(|row| OwnDay {
@@ -211,14 +214,22 @@ pub(crate) async fn metrics(
     };
     let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     let running = app.jobs.running();
-    gauge("jobs_waiting", "Jobs that wait in the gateway.", count(app.jobs.waiting()));
+    gauge(
+        "jobs_waiting",
+        "Jobs that wait in the gateway.",
+        count(app.jobs.waiting()),
+    );
     gauge("jobs_running", "Jobs in engines.", count(running.len()));
     gauge(
         "jobs_held",
         "1 while jobs are held back.",
         u64::from(app.jobs.hold().is_some()),
     );
-    gauge("connections", "Open connections and WebSockets.", count(app.connections.len()));
+    gauge(
+        "connections",
+        "Open connections and WebSockets.",
+        count(app.connections.len()),
+    );
     let ready = app
         .engines
         .states()
@@ -231,15 +242,24 @@ pub(crate) async fn metrics(
     let accounts = app.accounts.current();
     type Column = fn(&UsageRow) -> f64;
     let columns: [(&str, &str, Column); 4] = [
-        ("gpu_seconds_today", "GPU time today.", |row| seconds(row.gpu_ms)),
-        ("jobs_today", "Jobs finished today.", |row| whole(row.jobs)),
-        ("jobs_failed_today", "Jobs failed today.", |row| whole(row.failed)),
-        ("waiting_seconds_today", "Time that jobs of today waited.", |row| {
-            seconds(row.waiting_ms)
+        ("gpu_seconds_today", "GPU time today.", |row| {
+            seconds(row.gpu_ms)
         }),
+        ("jobs_today", "Jobs finished today.", |row| whole(row.jobs)),
+        ("jobs_failed_today", "Jobs failed today.", |row| {
+            whole(row.failed)
+        }),
+        (
+            "waiting_seconds_today",
+            "Time that jobs of today waited.",
+            |row| seconds(row.waiting_ms),
+        ),
     ];
     for (name, help, column) in columns {
-        let _ = write!(text, "# HELP sentinel_{name} {help}\n# TYPE sentinel_{name} gauge\n");
+        let _ = write!(
+            text,
+            "# HELP sentinel_{name} {help}\n# TYPE sentinel_{name} gauge\n"
+        );
         for row in &rows {
             // Names of accounts are letters, digits and underscores: nothing to escape.
             let username = accounts

@@ -94,14 +94,18 @@ pub(crate) async fn interrupt(address: SocketAddr, id: &str) -> Result<(), Clien
 /// `POST /queue`: takes one job out, if it does not run yet.
 pub(crate) async fn unqueue(address: SocketAddr, id: &str) -> Result<(), ClientError> {
     let body = json!({ "delete": [id] }).to_string();
-    ask(address, Method::POST, "/queue", body)
-        .await
-        .map(|_| ())
+    ask(address, Method::POST, "/queue", body).await.map(|_| ())
 }
 
 /// `GET /object_info`.
 pub(crate) async fn object_info(address: SocketAddr) -> Result<Bytes, ClientError> {
-    let exchange = send(address, Method::GET, "/object_info", String::new(), MAX_OBJECT_INFO);
+    let exchange = send(
+        address,
+        Method::GET,
+        "/object_info",
+        String::new(),
+        MAX_OBJECT_INFO,
+    );
     let (status, bytes) = timeout(PROMPT_TIME_LIMIT, exchange)
         .await
         .map_err(|_| ClientError::Silent)??;

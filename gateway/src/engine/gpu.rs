@@ -33,7 +33,10 @@ pub(super) async fn memory_by_process() -> HashMap<u32, u64> {
 pub(super) async fn has_room() -> bool {
     let mut command = Command::new("nvidia-smi");
     command
-        .args(["--query-gpu=memory.free,memory.total", "--format=csv,noheader,nounits"])
+        .args([
+            "--query-gpu=memory.free,memory.total",
+            "--format=csv,noheader,nounits",
+        ])
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .kill_on_drop(true);
@@ -46,7 +49,10 @@ pub(super) async fn has_room() -> bool {
 }
 
 fn is_half_free(text: &str) -> bool {
-    let mut cards = text.lines().filter(|line| !line.trim().is_empty()).peekable();
+    let mut cards = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .peekable();
     cards.peek().is_some()
         && cards.all(|line| {
             let mut numbers = line.split(',').map(|number| number.trim().parse::<u64>());

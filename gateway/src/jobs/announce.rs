@@ -36,6 +36,8 @@ pub(super) async fn finished(app: &App, job: &Recent, gpu_ms: u64) {
                 reason: job.reason.clone(),
             },
         ),
-        Err(error) => tracing::debug!(error = %chain(&error), "an address for notifications is not valid"),
+        Err(error) => {
+            tracing::debug!(error = %chain(&error), "an address for notifications is not valid")
+        }
     }
 }

@@ -77,7 +77,12 @@ async fn give_up(app: &Arc<App>, row: JobRow) {
         status: outcome.status,
         meta: outcome.meta,
     };
-    if let Err(error) = app.jobs.store.finish_job(finished, clock::local_day()).await {
+    if let Err(error) = app
+        .jobs
+        .store
+        .finish_job(finished, clock::local_day())
+        .await
+    {
         tracing::error!(error = %chain(&error), "a job that was given up cannot be written down");
     }
 }

@@ -23,16 +23,14 @@ mod runner;
 mod sockets;
 mod submission;
 
-pub(crate) use catalogue::Catalogue;
+pub(crate) use catalogue::{Accepted, Catalogue};
 pub(crate) use dispatch::{limits_of, may_run, put_back_others, run};
 pub(crate) use hold::OwnerHold;
 pub(crate) use notify::{Notifier, NotifyError, Target, TargetError};
 pub(crate) use order::{JobId, Urgency};
 pub(crate) use policy::NodePolicy;
 pub(crate) use prompt::{MAX_PROMPT, Prompt, PromptFault};
-pub(crate) use queue::{
-    Admission, Arrival, Hold, Intent, LimitFault, Queue, RoleLimits, Running,
-};
+pub(crate) use queue::{Admission, Arrival, Hold, Intent, LimitFault, Queue, RoleLimits, Running};
 pub(crate) use quiet::QuietHours;
 pub(crate) use runner::watch as watch_job;
 pub(crate) use sockets::with_count;

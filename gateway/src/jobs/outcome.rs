@@ -47,11 +47,7 @@ pub(super) fn from_history(answer: &[u8], id: &str) -> Option<Outcome> {
         },
     };
     let entry = entries.remove(id)?;
-    let text = |raw: &Option<Box<RawValue>>| {
-        raw.as_ref()
-            .map_or("{}", |raw| raw.get())
-            .to_owned()
-    };
+    let text = |raw: &Option<Box<RawValue>>| raw.as_ref().map_or("{}", |raw| raw.get()).to_owned();
     let (outputs, status, meta) = (text(&entry.outputs), text(&entry.status), text(&entry.meta));
     // Nesting beyond serde_json's limit, lone surrogates: kept nowhere, so that no list breaks.
     let (Ok(outputs_read), Ok(status_read)) = (
@@ -70,7 +66,14 @@ pub(super) fn from_history(answer: &[u8], id: &str) -> Option<Outcome> {
     } else {
         "{}".to_owned()
     };
-    Some(read(&outputs_read, &status_read, execute, outputs, status, meta))
+    Some(read(
+        &outputs_read,
+        &status_read,
+        execute,
+        outputs,
+        status,
+        meta,
+    ))
 }
 
 fn read(
@@ -81,7 +84,9 @@ fn read(
     status: String,
     meta: String,
 ) -> Outcome {
-    let messages = status_read["messages"].as_array().map_or(&[][..], |list| list);
+    let messages = status_read["messages"]
+        .as_array()
+        .map_or(&[][..], |list| list);
     let message = |wanted: &str| {
         messages
             .iter()
@@ -220,7 +225,9 @@ fn count_outputs(outputs: &Value) -> (usize, Option<Value>) {
             }
             for item in items.as_array().into_iter().flatten() {
                 count += 1;
-                let Some(file) = item.as_object().filter(|file| file.contains_key("filename"))
+                let Some(file) = item
+                    .as_object()
+                    .filter(|file| file.contains_key("filename"))
                 else {
                     continue;
                 };
@@ -336,7 +343,10 @@ mod tests {
         let outcome = from_history(deep.as_bytes(), "a").unwrap();
         assert_eq!(outcome.outputs, "{}");
         let surrogate = r#"{"a":{"prompt":[1,"a",{},{},["1"]],"outputs":{"1":{"text":["\ud800"]}},"status":{}}}"#;
-        assert_eq!(from_history(surrogate.as_bytes(), "a").unwrap().outputs, "{}");
+        assert_eq!(
+            from_history(surrogate.as_bytes(), "a").unwrap().outputs,
+            "{}"
+        );
     }
 
     #[test]
@@ -350,7 +360,9 @@ mod tests {
             from_history(cancelled.as_bytes(), "a").unwrap().state,
             JobState::Cancelled
         );
-        let broken = entry(json!([["execution_error", {"exception_message": " no memory\n", "timestamp": 5}]]));
+        let broken = entry(
+            json!([["execution_error", {"exception_message": " no memory\n", "timestamp": 5}]]),
+        );
         let broken = from_history(broken.as_bytes(), "a").unwrap();
         assert_eq!(broken.state, JobState::Failed);
         assert_eq!(broken.reason.as_deref(), Some("no memory"));
@@ -363,7 +375,12 @@ mod tests {
         let error = error_data("a", &refusal, 9);
         assert_eq!(error["node_id"], "7");
         assert_eq!(error["node_type"], "LoadImage");
-        assert!(error["exception_message"].as_str().unwrap().contains("x.png"));
+        assert!(
+            error["exception_message"]
+                .as_str()
+                .unwrap()
+                .contains("x.png")
+        );
         let outcome = failed("a", &error, 9);
         assert_eq!(outcome.state, JobState::Failed);
         assert_eq!((outcome.started_at, outcome.ended_at), (Some(9), Some(9)));

@@ -387,11 +387,16 @@ impl Queue {
             let runs = |entry: &Entry| {
                 can_run(&entry.user, line.hold.as_ref())
                     && line.check_day(&entry.user, &limits_of(&entry.user)).is_ok()
-                    && engine_of(&entry.user)
-                        .is_some_and(|engine| !line.running.values().any(|job| job.engine == engine))
+                    && engine_of(&entry.user).is_some_and(|engine| {
+                        !line.running.values().any(|job| job.engine == engine)
+                    })
             };
-            line.fair
-                .pick(&line.rules, line.loaded, &|entry| line.expected(&entry.user), &runs)?
+            line.fair.pick(
+                &line.rules,
+                line.loaded,
+                &|entry| line.expected(&entry.user),
+                &runs,
+            )?
         };
         let engine = engine_of(&line.fair.get(id)?.user)?;
         let running = line.begin(id, &engine, now_ms);
@@ -668,7 +673,10 @@ impl Queue {
             let remaining: Vec<u64> = line
                 .running
                 .values()
-                .map(|job| job.expected_ms.saturating_sub(milliseconds(job.since.elapsed())))
+                .map(|job| {
+                    job.expected_ms
+                        .saturating_sub(milliseconds(job.since.elapsed()))
+                })
                 .collect();
             (
                 line.fair.clone(),

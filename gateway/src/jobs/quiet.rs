@@ -4,7 +4,13 @@ pub(crate) struct QuietHours;
 #[error("x")]
 pub(crate) struct QuietHoursError;
 impl QuietHours {
-    pub(crate) fn parse(_t: &[String]) -> Result<Self, QuietHoursError> { Ok(Self) }
-    pub(crate) fn active_until(&self, _at: (u8,u16)) -> Option<u32> { None }
+    pub(crate) fn parse(_t: &[String]) -> Result<Self, QuietHoursError> {
+        Ok(Self)
+    }
+    pub(crate) fn active_until(&self, _at: (u8, u16)) -> Option<u32> {
+        None
+    }
 }
-pub(crate) fn now() -> Option<(u8,u16)> { None }
+pub(crate) fn now() -> Option<(u8, u16)> {
+    None
+}

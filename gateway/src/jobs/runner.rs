@@ -7,8 +7,8 @@ use super::queue::{Intent, MAX_ATTEMPTS, Recent, Running, milliseconds};
 use super::submission;
 use crate::app::App;
 use crate::clock;
-use crate::engine::client::{self, Events, Taken};
 use crate::engine::Engine;
+use crate::engine::client::{self, Events, Taken};
 use crate::http::chain;
 use crate::store::{FinishedJob, JobState};
 use crate::supervisor::EngineStatus;
@@ -104,12 +104,7 @@ enum Ended {
     Stopping,
 }
 
-async fn until_end(
-    app: &Arc<App>,
-    engine: &Engine,
-    address: SocketAddr,
-    job: &Running,
-) -> Ended {
+async fn until_end(app: &Arc<App>, engine: &Engine, address: SocketAddr, job: &Running) -> Ended {
     let id = job.entry.id.to_string();
     let mut status = engine.watch();
     let mut events = Events::open(address).await.ok();
@@ -207,8 +202,7 @@ async fn settle(app: &Arc<App>, job: &Running, mut outcome: Box<Outcome>, intent
             }
             Some(Intent::TooLong) => {
                 outcome.state = JobState::Failed;
-                outcome.reason =
-                    Some("This job took longer than one job of yours may.".to_owned());
+                outcome.reason = Some("This job took longer than one job of yours may.".to_owned());
             }
             Some(Intent::Cancel) | None => {}
         }

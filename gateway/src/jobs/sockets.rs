@@ -113,7 +113,10 @@ mod tests {
     #[test]
     fn only_the_page_of_the_job_and_only_its_owner_hears() {
         let sockets = Sockets::default();
-        let (anna, bert) = (UserId::parse("anna").unwrap(), UserId::parse("bert").unwrap());
+        let (anna, bert) = (
+            UserId::parse("anna").unwrap(),
+            UserId::parse("bert").unwrap(),
+        );
         let (_one, mut first) = sockets.open(&anna, Some("a".into()));
         let (two, mut second) = sockets.open(&anna, Some("b".into()));
         let (_three, mut foreign) = sockets.open(&bert, Some("a".into()));

@@ -168,7 +168,9 @@ pub(crate) fn body(
     if let Some(prompt) = prompt {
         member("prompt", prompt);
     }
-    if let Some(members) = rest.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'))
+    if let Some(members) = rest
+        .strip_prefix('{')
+        .and_then(|rest| rest.strip_suffix('}'))
         && !members.is_empty()
     {
         body.push(',');
@@ -248,7 +250,11 @@ mod tests {
         assert!(!submission.extra(1).contains("s3cret"));
         assert!(!submission.rest().contains("s3cret"));
         assert!(!format!("{:?}", submission.secrets()).contains("s3cret"));
-        assert!(submission.body(JobId::parse(ID).unwrap(), 1).contains("s3cret"));
+        assert!(
+            submission
+                .body(JobId::parse(ID).unwrap(), 1)
+                .contains("s3cret")
+        );
     }
 
     #[test]
@@ -257,7 +263,10 @@ mod tests {
         assert!(body.get("prompt").is_none());
         assert!(body.get("client_id").is_none());
         let null = whole(&json!({"client_id": null, "extra_data": {"client_id": "x"}}));
-        assert!(null.get("client_id").is_none(), "null overwrites, as in ComfyUI");
+        assert!(
+            null.get("client_id").is_none(),
+            "null overwrites, as in ComfyUI"
+        );
     }
 
     #[test]

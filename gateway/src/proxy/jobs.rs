@@ -71,7 +71,9 @@ pub(super) async fn answer(
     let answered = match route {
         JobRoute::Count if is_look => {
             let remaining = way.app.jobs.remaining(&way.signed_in.account.id);
-            Ok(json_answer(&json!({ "exec_info": { "queue_remaining": remaining } })))
+            Ok(json_answer(
+                &json!({ "exec_info": { "queue_remaining": remaining } }),
+            ))
         }
         JobRoute::Queue if is_look => queue(way).await,
         JobRoute::Queue if method == Method::POST => change_queue(way, request).await?,
@@ -94,7 +96,9 @@ pub(super) async fn answer(
         _ if method == Method::OPTIONS => Ok(StatusCode::OK.into_response()),
         _ => Ok((StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed").into_response()),
     };
-    answered.map_err(|error: StoreError| Failure::Refused(Box::new(ApiError::from(error).into_response())))
+    answered.map_err(|error: StoreError| {
+        Failure::Refused(Box::new(ApiError::from(error).into_response()))
+    })
 }
 
 fn is_own_engine(way: &Way<'_>) -> bool {
@@ -113,7 +117,10 @@ async fn queue(way: &Way<'_>) -> Result<Response, StoreError> {
     )))
 }
 
-async fn change_queue(way: &Way<'_>, request: Request) -> Result<Result<Response, StoreError>, Failure> {
+async fn change_queue(
+    way: &Way<'_>,
+    request: Request,
+) -> Result<Result<Response, StoreError>, Failure> {
     let wish = read_object(request).await?;
     let user = &way.signed_in.account.id;
     let ids = if is_set(&wish, "clear") {
@@ -126,10 +133,7 @@ async fn change_queue(way: &Way<'_>, request: Request) -> Result<Result<Response
 
 /// Takes own waiting jobs out of the line for good.
 async fn withdraw(way: &Way<'_>, ids: &[JobId]) -> Result<(), StoreError> {
-    let gone = way
-        .app
-        .jobs
-        .withdraw(ids, Some(&way.signed_in.account.id));
+    let gone = way.app.jobs.withdraw(ids, Some(&way.signed_in.account.id));
     if gone.is_empty() {
         return Ok(());
     }
@@ -180,7 +184,10 @@ async fn history_of(way: &Way<'_>, id: &str) -> Result<Response, StoreError> {
     }))
 }
 
-async fn change_history(way: &Way<'_>, request: Request) -> Result<Result<Response, StoreError>, Failure> {
+async fn change_history(
+    way: &Way<'_>,
+    request: Request,
+) -> Result<Result<Response, StoreError>, Failure> {
     let wish = read_object(request).await?;
     let ids = if is_set(&wish, "clear") {
         None
@@ -193,7 +200,10 @@ async fn change_history(way: &Way<'_>, request: Request) -> Result<Result<Respon
 }
 
 /// The own job that is named, or whatever of one's own runs (defect C5: never anybody else's).
-async fn interrupt(way: &Way<'_>, request: Request) -> Result<Result<Response, StoreError>, Failure> {
+async fn interrupt(
+    way: &Way<'_>,
+    request: Request,
+) -> Result<Result<Response, StoreError>, Failure> {
     let wish = read_any(request).await?;
     let user = &way.signed_in.account.id;
     let named = wish.get("prompt_id").filter(|id| is_truthy(id));
@@ -205,7 +215,9 @@ async fn interrupt(way: &Way<'_>, request: Request) -> Result<Result<Response, S
         }
         None => {
             for job in way.app.jobs.running() {
-                way.app.jobs.interrupt(job.entry.id, Some(user), Intent::Cancel);
+                way.app
+                    .jobs
+                    .interrupt(job.entry.id, Some(user), Intent::Cancel);
             }
         }
     }
@@ -224,7 +236,10 @@ async fn cancel(way: &Way<'_>, ids: &[String]) -> Result<Response, StoreError> {
     Ok(json_answer(&json!({ "cancelled": is_cancelled })))
 }
 
-async fn cancel_many(way: &Way<'_>, request: Request) -> Result<Result<Response, StoreError>, Failure> {
+async fn cancel_many(
+    way: &Way<'_>,
+    request: Request,
+) -> Result<Result<Response, StoreError>, Failure> {
     let wish = read_object(request).await?;
     let named: Vec<String> = wish
         .get("job_ids")
@@ -265,18 +280,27 @@ async fn jobs(way: &Way<'_>, query: Option<&str>) -> Result<Response, StoreError
 }
 
 async fn job(way: &Way<'_>, id: &str) -> Result<Response, StoreError> {
-    let missing = || (StatusCode::NOT_FOUND, Json(json!({ "error": "Job not found" }))).into_response();
+    let missing = || {
+        (
+            StatusCode::NOT_FOUND,
+            Json(json!({ "error": "Job not found" })),
+        )
+            .into_response()
+    };
     let Some(id) = JobId::parse(id) else {
         return Ok(missing());
     };
     let user = way.signed_in.account.id.clone();
-    let Some((summary, texts, [outputs, status, _])) = way.app.jobs.reader.job(user, id).await? else {
+    let Some((summary, texts, [outputs, status, _])) = way.app.jobs.reader.job(user, id).await?
+    else {
         return Ok(missing());
     };
     let mut text = Value::Object(line(&summary)).to_string();
     text.pop();
     if let (Some(outputs), Some(status)) = (outputs, status) {
-        text.push_str(&format!(",\"outputs\":{outputs},\"execution_status\":{status}"));
+        text.push_str(&format!(
+            ",\"outputs\":{outputs},\"execution_status\":{status}"
+        ));
     }
     text.push_str(&format!(
         ",\"workflow\":{{\"prompt\":{},\"extra_data\":{}}}}}",
@@ -310,7 +334,11 @@ fn selection(query: Option<&str>) -> Result<JobSelection, String> {
     let mut states = Vec::new();
     let mut unknown = Vec::new();
     let wanted = value_of(query, "status").unwrap_or_default().to_lowercase();
-    for name in wanted.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+    for name in wanted
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+    {
         match JobState::ALL
             .into_iter()
             .find(|state| state.comfyui_name() == name)
@@ -320,7 +348,10 @@ fn selection(query: Option<&str>) -> Result<JobSelection, String> {
         }
     }
     if !unknown.is_empty() {
-        let known: Vec<&str> = JobState::ALL.iter().map(|state| state.comfyui_name()).collect();
+        let known: Vec<&str> = JobState::ALL
+            .iter()
+            .map(|state| state.comfyui_name())
+            .collect();
         return Err(format!(
             "Invalid status value(s): {}. Valid values: {}",
             unknown.join(", "),
@@ -438,7 +469,6 @@ fn with_privacy(mut response: Response) -> Response {
     response
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -453,10 +483,16 @@ mod tests {
         assert_eq!((chosen.limit, chosen.offset), (Some(2), 1));
         assert!(chosen.is_ascending);
         let table = [
-            ("status=bogus", "Invalid status value(s): bogus. Valid values: pending, in_progress, completed, failed, cancelled"),
+            (
+                "status=bogus",
+                "Invalid status value(s): bogus. Valid values: pending, in_progress, completed, failed, cancelled",
+            ),
             ("limit=0", "limit must be a positive integer"),
             ("limit=x", "limit must be an integer"),
-            ("sort_by=x", "sort_by must be 'created_at' or 'execution_duration'"),
+            (
+                "sort_by=x",
+                "sort_by must be 'created_at' or 'execution_duration'",
+            ),
             ("sort_order=x", "sort_order must be 'asc' or 'desc'"),
         ];
         for (query, expected) in table {
@@ -470,7 +506,10 @@ mod tests {
             (vec!["jobs"], Some(JobRoute::Jobs)),
             (vec!["jobs", "x"], Some(JobRoute::Job("x".into()))),
             (vec!["jobs", "cancel"], Some(JobRoute::CancelMany)),
-            (vec!["jobs", "x", "cancel"], Some(JobRoute::Cancel("x".into()))),
+            (
+                vec!["jobs", "x", "cancel"],
+                Some(JobRoute::Cancel("x".into())),
+            ),
             (vec!["history", "x"], Some(JobRoute::HistoryOf("x".into()))),
             (vec!["view"], None),
         ];

@@ -138,7 +138,9 @@ pub async fn forward(
                 None => answered.map_err(Into::into),
             }
         }
-        _ => exchange(&way, &engine, address, request).await.map_err(Into::into),
+        _ => exchange(&way, &engine, address, request)
+            .await
+            .map_err(Into::into),
     };
     match answered {
         Ok(response) => response,
@@ -200,11 +202,7 @@ fn allowed(
     }
     if matches!(
         means,
-        Meaning::Known
-            | Meaning::Prompt
-            | Meaning::Job(_)
-            | Meaning::Events
-            | Meaning::AssetUpload
+        Meaning::Known | Meaning::Prompt | Meaning::Job(_) | Meaning::Events | Meaning::AssetUpload
     ) || signed_in.has_admin_rights()
     {
         return Ok(());

@@ -7,8 +7,8 @@ use crate::clock;
 use crate::engine::{Engine, EngineId};
 use crate::http::{ApiError, chain};
 use crate::jobs::{
-    Admission, Arrival, JobId, LimitFault, MAX_PROMPT, NodePolicy, Prompt, PromptFault, Running,
-    Submission, limits_of, may_run, number_text, watch_job,
+    Accepted, Admission, Arrival, JobId, LimitFault, MAX_PROMPT, NodePolicy, Prompt, PromptFault,
+    Running, Submission, limits_of, may_run, number_text, watch_job,
 };
 use crate::store::{AuditEvent, JobRow, JobState, JobTexts, NewJob, StoreError};
 use axum::Json;
@@ -77,11 +77,11 @@ pub(super) async fn pass(
     match admission.map_err(over_limit)? {
         Admission::Now(job) => straight(way, engine, address, parts, &submission, *job).await,
         Admission::Later(waiting) => {
-            let execute = match engine.catalogue() {
+            let accepted = match engine.catalogue() {
                 Some(catalogue) => catalogue
                     .check(&prompt, submission.targets().as_deref())
                     .map_err(|refusal| in_comfyui_form(refusal.body()))?,
-                None => Vec::new(),
+                None => Accepted::unchecked(),
             };
             let (entry, details) = *waiting;
             let number = entry.number;
@@ -100,11 +100,11 @@ pub(super) async fn pass(
             };
             let job = NewJob {
                 row,
-                texts: texts(&submission, created_at, &execute),
+                texts: texts(&submission, created_at, &accepted.outputs),
             };
             way.app.store.add_job(job).await.map_err(not_written)?;
             way.app.jobs.enqueue(entry, details);
-            Ok(taken(id, number, &json!({})))
+            Ok(taken(id, number, &accepted.node_errors))
         }
     }
 }
@@ -119,7 +119,11 @@ async fn straight(
     job: Running,
 ) -> Result<Response, Failure> {
     let id = job.entry.id;
-    let started = Started { way, id, is_kept: false };
+    let started = Started {
+        way,
+        id,
+        is_kept: false,
+    };
     let created_at = job.details.created_at;
     let row = JobRow {
         id,
@@ -170,7 +174,11 @@ async fn straight(
         Ok(collected) => serde_json::from_slice::<Value>(&collected.to_bytes()).unwrap_or_default(),
         Err(_) => Value::Null,
     };
-    Ok(taken(id, number, answer.get("node_errors").unwrap_or(&json!({}))))
+    Ok(taken(
+        id,
+        number,
+        answer.get("node_errors").unwrap_or(&json!({})),
+    ))
 }
 
 /// A job that counts as running; unless it is kept, the GPU is free again when this is dropped.

@@ -181,7 +181,9 @@ impl Store {
     /// Highest number of arrival so far. Waits on this thread: for the start.
     pub(crate) fn last_job(&self) -> Result<i64, StoreError> {
         self.call_blocking(|connection| {
-            connection.query_row("SELECT coalesce(max(seq), 0) FROM jobs", [], |row| row.get(0))
+            connection.query_row("SELECT coalesce(max(seq), 0) FROM jobs", [], |row| {
+                row.get(0)
+            })
         })
     }
 
@@ -206,7 +208,9 @@ impl Store {
     pub(crate) async fn knows_job(&self, id: JobId) -> Result<bool, StoreError> {
         self.call(move |connection| {
             connection
-                .query_row("SELECT 1 FROM jobs WHERE id = ?1", [id.to_string()], |_| Ok(()))
+                .query_row("SELECT 1 FROM jobs WHERE id = ?1", [id.to_string()], |_| {
+                    Ok(())
+                })
                 .optional()
                 .map(|found| found.is_some())
         })
@@ -214,7 +218,11 @@ impl Store {
     }
 
     /// A job goes to an engine; returns its contents, or `None` if it is gone.
-    pub(crate) async fn hand_job(&self, id: JobId, at: i64) -> Result<Option<JobTexts>, StoreError> {
+    pub(crate) async fn hand_job(
+        &self,
+        id: JobId,
+        at: i64,
+    ) -> Result<Option<JobTexts>, StoreError> {
         self.call(move |connection| {
             let transaction = connection.transaction()?;
             transaction.execute(
@@ -385,7 +393,8 @@ impl Store {
         self.call(move |connection| {
             let states: Vec<&str> = selection.states.iter().map(|state| state.name()).collect();
             let states = serde_json::to_string(&states).unwrap_or_default();
-            let filter = "user_id = ?1 AND (?2 = '[]' OR state IN (SELECT value FROM json_each(?2)))
+            let filter =
+                "user_id = ?1 AND (?2 = '[]' OR state IN (SELECT value FROM json_each(?2)))
                  AND (?3 IS NULL OR workflow_id = ?3)";
             let total = connection.query_row(
                 &format!("SELECT count(*) FROM jobs WHERE {filter}"),
@@ -396,7 +405,11 @@ impl Store {
                 Ordering::Created => "created_at",
                 Ordering::Duration => "coalesce(ended_at - started_at, 0)",
             };
-            let direction = if selection.is_ascending { "ASC" } else { "DESC" };
+            let direction = if selection.is_ascending {
+                "ASC"
+            } else {
+                "DESC"
+            };
             let mut rows = connection.prepare_cached(&format!(
                 "SELECT {SUMMARY_COLUMNS} FROM jobs WHERE {filter}
                  ORDER BY {key} {direction}, seq {direction} LIMIT ?4 OFFSET ?5"
@@ -490,10 +503,10 @@ impl Store {
                  FROM jobs JOIN job_texts USING (id) WHERE {finished}
                  ORDER BY ended_at, seq LIMIT ?2 OFFSET ?3"
             ))?;
-            let rows = rows.query_map(
-                params![user.as_str(), limit.unwrap_or(-1), offset],
-                |row| Ok((row.get(1)?, entry(row)?)),
-            )?;
+            let rows = rows
+                .query_map(params![user.as_str(), limit.unwrap_or(-1), offset], |row| {
+                    Ok((row.get(1)?, entry(row)?))
+                })?;
             rows.collect()
         })
         .await
@@ -565,7 +578,13 @@ fn insert(connection: &mut Connection, job: &NewJob) -> rusqlite::Result<()> {
         let mut statement = transaction.prepare_cached(
             "INSERT INTO job_texts (id, prompt, extra, rest, execute) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?;
-        statement.execute(params![id, texts.prompt, texts.extra, texts.rest, texts.execute])?;
+        statement.execute(params![
+            id,
+            texts.prompt,
+            texts.extra,
+            texts.rest,
+            texts.execute
+        ])?;
     }
     transaction.commit()
 }

@@ -12,7 +12,10 @@ mod usage;
 pub use audit::{AuditEntry, AuditEvent, AuditView};
 pub use devices::Device;
 pub use invites::Invite;
-pub(crate) use jobs::{FinishedJob, JobRow, JobState, JobTexts, JobSummary, NewJob, Ordering as JobOrdering, Selection as JobSelection};
+pub(crate) use jobs::{
+    FinishedJob, JobRow, JobState, JobSummary, JobTexts, NewJob, Ordering as JobOrdering,
+    Selection as JobSelection,
+};
 pub use sessions::SessionRow;
 pub(crate) use usage::{NotificationTarget, UsageRow};
 

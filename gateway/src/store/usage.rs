@@ -79,7 +79,8 @@ impl Store {
     /// GPU time of everybody on one day, ms. Waits on this thread: for the start.
     pub(crate) fn gpu_time_on(&self, day: String) -> Result<Vec<(UserId, u64)>, StoreError> {
         self.call_blocking(move |connection| {
-            let mut rows = connection.prepare("SELECT user_id, gpu_ms FROM usage WHERE day = ?1")?;
+            let mut rows =
+                connection.prepare("SELECT user_id, gpu_ms FROM usage WHERE day = ?1")?;
             let rows = rows.query_map([day], |row| {
                 Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
             })?;
