@@ -165,11 +165,11 @@ fn small() -> Value {
     })
 }
 
-fn image(width: Value) -> Value {
+fn image(width: i32) -> Value {
     json!({"class_type": "Image", "inputs": {"width": width, "scale": 1}})
 }
 
-fn save(from: Value) -> Value {
+fn save(from: &Value) -> Value {
     json!({"class_type": "Save", "inputs": {"images": from}})
 }
 
@@ -178,9 +178,9 @@ fn what_comfyui_would_refuse() {
     let catalogue = parse(&small());
     let size = json!(["INT", {"default": 512, "min": 16, "max": 4096, "tooltip": "w"}]);
     let wrong = |input: &str, value: Value| {
-        let mut node = image(json!(64));
+        let mut node = image(64);
         node["inputs"][input] = value;
-        json!({"1": node, "2": save(json!(["1", 0]))})
+        json!({"1": node, "2": save(&json!(["1", 0]))})
     };
     let table = [
         (
@@ -222,33 +222,33 @@ fn what_comfyui_would_refuse() {
                 "extra_info": {"input_name": "width", "input_config": size, "received_value": ["1"]}}),
         ),
         (
-            json!({"1": {"class_type": "Text", "inputs": {}}, "2": save(json!(["1", 0]))}),
+            json!({"1": {"class_type": "Text", "inputs": {}}, "2": save(&json!(["1", 0]))}),
             "2",
             json!({"type": "return_type_mismatch", "message": "Return type mismatch between linked nodes",
                 "details": "images, received_type(STRING) mismatch input_type(IMAGE)",
                 "extra_info": {"input_name": "images", "input_config": ["IMAGE", {}], "received_type": "STRING", "linked_node": ["1", 0]}}),
         ),
         (
-            json!({"2": save(json!(["7", 0]))}),
+            json!({"2": save(&json!(["7", 0]))}),
             "2",
             json!({"type": "exception_during_validation", "message": "Exception when validating node", "details": "'7'",
                 "extra_info": {"exception_type": "KeyError", "traceback": []}}),
         ),
         (
-            json!({"1": {"class_type": "Any", "inputs": {"value": ["7", 0]}}, "2": save(json!(["1", 0]))}),
+            json!({"1": {"class_type": "Any", "inputs": {"value": ["7", 0]}}, "2": save(&json!(["1", 0]))}),
             "1",
             json!({"type": "exception_during_inner_validation", "message": "Exception when validating inner node", "details": "'7'",
                 "extra_info": {"input_name": "images", "input_config": ["IMAGE", {}], "exception_message": "'7'",
                     "exception_type": "KeyError", "traceback": [], "linked_node": ["1", 0]}}),
         ),
         (
-            json!({"1": image(json!(64)), "2": save(json!(["1", 2]))}),
+            json!({"1": image(64), "2": save(&json!(["1", 2]))}),
             "2",
             json!({"type": "exception_during_validation", "message": "Exception when validating node", "details": "tuple index out of range",
                 "extra_info": {"exception_type": "IndexError", "traceback": []}}),
         ),
         (
-            json!({"1": image(json!(64)), "2": {"class_type": "New", "inputs": {"image": ["1", 0], "mode": "three", "same": 1}}}),
+            json!({"1": image(64), "2": {"class_type": "New", "inputs": {"image": ["1", 0], "mode": "three", "same": 1}}}),
             "2",
             json!({"type": "value_not_in_list", "message": "Value not in list", "details": "mode: 'three' not in ['one', 'two']",
                 "extra_info": {"input_name": "mode", "input_config": ["COMBO", {"options": ["one", "two"], "tooltip": "m"}], "received_value": "three"}}),
@@ -276,12 +276,13 @@ fn what_is_not_certain_passes() {
     told["Image"]["input"]["optional"]["numbers"] = json!([[1, 2]]);
     let catalogue = parse(&told);
     let with = |input: &str, value: Value| {
-        let mut node = image(json!(64));
+        let mut node = image(64);
         node["inputs"][input] = value;
-        json!({"1": node, "2": save(json!(["1", 0]))})
+        json!({"1": node, "2": save(&json!(["1", 0]))})
     };
-    let new = |inputs: Value| json!({"1": image(json!(64)), "2": {"class_type": "New", "inputs": inputs}});
-    let foreign = |inputs: Value| json!({"1": image(json!(64)), "2": {"class_type": "Foreign", "inputs": inputs}});
+    let new = |inputs: Value| json!({"1": image(64), "2": {"class_type": "New", "inputs": inputs}});
+    let foreign =
+        |inputs: Value| json!({"1": image(64), "2": {"class_type": "Foreign", "inputs": inputs}});
     for graph in [
         with("width", json!(16)),
         with("width", json!(" 4096 ")),
@@ -298,11 +299,11 @@ fn what_is_not_certain_passes() {
         with("model_name", json!("added-since.safetensors")),
         with("model_name", json!("directory")),
         with("unknown", json!([1, 2, 3])),
-        json!({"1": {"class_type": "Any", "inputs": {"value": 1}}, "2": save(json!(["1", 0]))}),
+        json!({"1": {"class_type": "Any", "inputs": {"value": 1}}, "2": save(&json!(["1", 0]))}),
         json!({"1": {"class_type": "Foreign", "inputs": {"image": ["3", 0], "level": 1, "mode": "a"}},
-            "2": save(json!(["1", 5])), "3": image(json!(64))}),
-        json!({"1": {"class_type": "LoadImage", "inputs": {"image": "new.png"}}, "2": save(json!(["1", 0]))}),
-        json!({"1": {"class_type": "LoadImage", "inputs": {"image": "new.png"}}, "2": save(json!(["1", -2]))}),
+            "2": save(&json!(["1", 5])), "3": image(64)}),
+        json!({"1": {"class_type": "LoadImage", "inputs": {"image": "new.png"}}, "2": save(&json!(["1", 0]))}),
+        json!({"1": {"class_type": "LoadImage", "inputs": {"image": "new.png"}}, "2": save(&json!(["1", -2]))}),
         new(json!({"image": ["1", 1], "mode": "two", "same": ["1", 0]})),
         new(
             json!({"image": ["1", 0], "mode": "one", "same": 5, "grown.1": ["9", 0], "grown": ["9", 9, 9]}),
@@ -327,8 +328,8 @@ fn what_is_not_certain_passes() {
 fn good_outputs_run_and_the_others_are_told() {
     let catalogue = parse(&small());
     let graph = prompt(&json!({
-        "1": image(json!(64)), "2": save(json!(["1", 0])), "3": image(json!(1)),
-        "4": save(json!(["3", 0])), "5": save(json!(["3", 0])),
+        "1": image(64), "2": save(&json!(["1", 0])), "3": image(1),
+        "4": save(&json!(["3", 0])), "5": save(&json!(["3", 0])),
     }));
     let accepted = catalogue.check(&graph, None).unwrap();
     assert_eq!(accepted.outputs, ["2"]);
@@ -356,14 +357,14 @@ fn good_outputs_run_and_the_others_are_told() {
 fn circles_and_long_chains_end() {
     let catalogue = parse(&small());
     let any = |from: &str| json!({"class_type": "Any", "inputs": {"value": [from, 0]}});
-    let circle = json!({"1": any("2"), "2": any("1"), "3": save(json!(["1", 0]))});
+    let circle = json!({"1": any("2"), "2": any("1"), "3": save(&json!(["1", 0]))});
     assert!(catalogue.check(&prompt(&circle), None).is_err());
     let mut chain = serde_json::Map::new();
-    chain.insert("0".to_owned(), image(json!(64)));
+    chain.insert("0".to_owned(), image(64));
     for place in 1..20_000 {
         chain.insert(place.to_string(), any(&(place - 1).to_string()));
     }
-    chain.insert("save".to_owned(), save(json!(["19999", 0])));
+    chain.insert("save".to_owned(), save(&json!(["19999", 0])));
     assert!(
         catalogue
             .check(&prompt(&Value::Object(chain)), None)
@@ -376,7 +377,7 @@ fn a_refusal_is_no_larger_than_it_must_be() {
     let catalogue = parse(&small());
     let mut graph = serde_json::Map::new();
     for place in 0..20_000 {
-        graph.insert(place.to_string(), save(json!([place.to_string()])));
+        graph.insert(place.to_string(), save(&json!([place.to_string()])));
     }
     let refusal = catalogue
         .check(&prompt(&Value::Object(graph)), None)
@@ -419,7 +420,7 @@ proptest! {
         let catalogue = parse(&small());
         let inputs: serde_json::Map<String, Value> = inputs.into_iter().collect();
         let graph = json!({
-            "1": {"class_type": "Image", "inputs": inputs}, "2": save(json!(["1", 0])),
+            "1": {"class_type": "Image", "inputs": inputs}, "2": save(&json!(["1", 0])),
         });
         let _ = catalogue.check(&prompt(&graph), None);
     }
