@@ -91,6 +91,14 @@ pub(crate) async fn interrupt(address: SocketAddr, id: &str) -> Result<(), Clien
         .map(|_| ())
 }
 
+/// `POST /history`: forgets one job.
+pub(crate) async fn forget(address: SocketAddr, id: &str) -> Result<(), ClientError> {
+    let body = json!({ "delete": [id] }).to_string();
+    ask(address, Method::POST, "/history", body)
+        .await
+        .map(|_| ())
+}
+
 /// `POST /queue`: takes one job out, if it does not run yet.
 pub(crate) async fn unqueue(address: SocketAddr, id: &str) -> Result<(), ClientError> {
     let body = json!({ "delete": [id] }).to_string();

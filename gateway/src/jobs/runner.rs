@@ -48,6 +48,14 @@ pub(super) async fn hand_over(app: Arc<App>, engine: Arc<Engine>, job: Running) 
             return;
         }
     };
+    if job.details.attempts > 0
+        && let Ok(answer) = client::history(address, &id.to_string()).await
+        && let Some(outcome) = outcome::from_history(&answer, &id.to_string())
+    {
+        // An engine that outlived us has finished it meanwhile.
+        settle(&app, address, &job, Box::new(outcome), None).await;
+        return;
+    }
     app.engines.make_room_for(&engine).await;
     let body = submission::body(
         id,
@@ -86,7 +94,7 @@ pub(crate) async fn watch(
     match ended {
         Ended::Recorded(outcome) => {
             let intent = app.jobs.running_job(id).and_then(|job| job.intent);
-            settle(&app, &job, outcome, intent).await;
+            settle(&app, address, &job, outcome, intent).await;
         }
         Ended::EngineGone => interrupted(&app, &job, attempts).await,
         Ended::Stopping => {
@@ -193,10 +201,20 @@ async fn end_in_engine(engine: &Engine, address: SocketAddr, id: &str) {
 }
 
 /// The engine has recorded the end.
-async fn settle(app: &Arc<App>, job: &Running, mut outcome: Box<Outcome>, intent: Option<Intent>) {
+async fn settle(
+    app: &Arc<App>,
+    address: SocketAddr,
+    job: &Running,
+    mut outcome: Box<Outcome>,
+    intent: Option<Intent>,
+) {
     if outcome.state == JobState::Cancelled {
         match intent {
             Some(Intent::PutBack) => {
+                // Its next end must not be taken for this one.
+                if let Err(error) = client::forget(address, &job.entry.id.to_string()).await {
+                    tracing::warn!(error = %chain(&error), "ComfyUI did not forget a job");
+                }
                 put_back(app, job, job.details.attempts, false).await;
                 return;
             }
