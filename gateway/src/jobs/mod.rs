@@ -23,7 +23,7 @@ mod runner;
 mod sockets;
 mod submission;
 
-pub(crate) use catalogue::Catalogue;
+pub(crate) use catalogue::{Accepted, Catalogue};
 pub(crate) use dispatch::{is_full, limits_of, may_run, put_back_others, run};
 pub(crate) use hold::OwnerHold;
 pub(crate) use notify::{Notifier, NotifyError, Target, TargetError};

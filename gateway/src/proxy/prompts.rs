@@ -7,8 +7,8 @@ use crate::clock;
 use crate::engine::{Engine, EngineId};
 use crate::http::{ApiError, chain};
 use crate::jobs::{
-    Admission, Arrival, JobId, LimitFault, MAX_PROMPT, NodePolicy, Prompt, PromptFault, Running,
-    Submission, is_full, limits_of, may_run, number_text, watch_job,
+    Accepted, Admission, Arrival, JobId, LimitFault, MAX_PROMPT, NodePolicy, Prompt, PromptFault,
+    Running, Submission, is_full, limits_of, may_run, number_text, watch_job,
 };
 use crate::store::{AuditEvent, JobRow, JobState, JobTexts, NewJob, StoreError};
 use axum::Json;
@@ -78,11 +78,11 @@ pub(super) async fn pass(
     match admission.map_err(over_limit)? {
         Admission::Now(job) => straight(way, engine, address, parts, &submission, *job).await,
         Admission::Later(waiting) => {
-            let execute = match engine.catalogue() {
+            let accepted = match engine.catalogue() {
                 Some(catalogue) => catalogue
                     .check(&prompt, submission.targets().as_deref())
                     .map_err(|refusal| in_comfyui_form(refusal.body()))?,
-                None => Vec::new(),
+                None => Accepted::unchecked(),
             };
             let (entry, details) = *waiting;
             let number = entry.number;
@@ -101,7 +101,7 @@ pub(super) async fn pass(
             };
             let job = NewJob {
                 row,
-                texts: texts(&submission, created_at, &execute),
+                texts: texts(&submission, created_at, &accepted.outputs),
             };
             way.app
                 .store
@@ -109,7 +109,7 @@ pub(super) async fn pass(
                 .await
                 .map_err(|error| not_written(&error))?;
             way.app.jobs.enqueue(entry, details);
-            Ok(taken(id, number, &json!({})))
+            Ok(taken(id, number, &accepted.node_errors))
         }
     }
 }

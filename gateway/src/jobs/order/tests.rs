@@ -331,6 +331,50 @@ proptest! {
         prop_assert!(total <= longest + batch_ms, "{foreign:?}");
     }
 
+    /// The same on several slots, where each user's engine has one job at a time.
+    #[test]
+    fn nobody_starves_on_several_slots(
+        jobs in prop::collection::vec(random(5), 1..150),
+        before in 0..60usize,
+        slots in 2..4usize,
+    ) {
+        let mut world = World::new(0, &jobs);
+        let mut running: Vec<(u64, usize)> = Vec::new();
+        let mut now = 0;
+        let mut foreign: Map<usize, usize> = Map::new();
+        let fresh = jobs.len() as u64;
+        for turn in 0.. {
+            if turn == before {
+                world.add(Random { owner: 99, number: 0, expected: 10, measured: 10, model: 7 });
+            }
+            let is_free = |entry: &Entry| {
+                let owner = world.jobs[entry.seq as usize].owner;
+                running.iter().all(|(_, seq)| world.jobs[*seq].owner != owner)
+            };
+            let chosen = if running.len() < slots { world.pick(&is_free) } else { None };
+            if let Some(chosen) = chosen {
+                let seq = world.fair.get(chosen).unwrap().seq;
+                if seq == fresh {
+                    break;
+                }
+                let job = &world.jobs[seq as usize];
+                world.fair.start(chosen, job.expected);
+                running.push((now + job.measured, seq as usize));
+                if turn >= before {
+                    *foreign.entry(job.owner).or_default() += 1;
+                }
+            } else if let Some(place) = (0..running.len()).min_by_key(|place| running[*place].0) {
+                let (end, seq) = running.swap_remove(place);
+                now = end;
+                let job = &world.jobs[seq];
+                world.fair.ended(&user(job.owner), job.expected, job.measured);
+            } else {
+                prop_assert!(turn < before, "the fresh one waits and the GPU is free");
+            }
+        }
+        prop_assert!(foreign.values().all(|starts| *starts <= 1), "{foreign:?}");
+    }
+
     /// While all have jobs waiting, what each has had by his weight differs by no more than a
     /// job of each.
     #[test]
