@@ -183,7 +183,7 @@ export const de: Catalogue = {
   "account.usage.used_up": "Für heute aufgebraucht. Neue Aufträge werden morgen wieder angenommen.",
   "account.usage.none": "Keine Aufträge in den letzten 30 Tagen.",
   "account.usage.chart_label": "GPU-Zeit der letzten 30 Tage: {time} in {count} Aufträgen.",
-  "account.usage.gpu_time": "In 30 Tagen",
+  "account.usage.gpu_time": "Letzte 30 Tage",
   "account.usage.jobs": "Aufträge",
   "account.usage.failed": "Fehlgeschlagen",
   "account.usage.wait": "Wartezeit im Mittel",

@@ -176,7 +176,7 @@ export const en = {
   "account.usage.used_up": "Used up for today. New jobs are accepted again tomorrow.",
   "account.usage.none": "No jobs in the last 30 days.",
   "account.usage.chart_label": "GPU time of the last 30 days: {time} in {count} jobs.",
-  "account.usage.gpu_time": "In 30 days",
+  "account.usage.gpu_time": "Last 30 days",
   "account.usage.jobs": "Jobs",
   "account.usage.failed": "Failed",
   "account.usage.wait": "Average wait",

@@ -176,7 +176,7 @@ export const zh: Catalogue = {
   "account.usage.used_up": "今天的额度已用完。明天可以继续提交任务。",
   "account.usage.none": "最近 30 天没有任务。",
   "account.usage.chart_label": "最近 30 天的 GPU 时间：{count} 个任务共 {time}。",
-  "account.usage.gpu_time": "30 天内",
+  "account.usage.gpu_time": "最近 30 天",
   "account.usage.jobs": "任务",
   "account.usage.failed": "失败",
   "account.usage.wait": "平均等待",

@@ -118,9 +118,8 @@ function show(me: Me): void {
       location.assign("/logout");
     });
   });
-  const secondLine = line.cloneNode() as HTMLElement;
-  menu.append(who, queue, line, tell.item, ...items, secondLine, leave);
-  items.unshift(tell.item);
+  items.push(tell.item);
+  menu.append(who, queue, ...items.slice(0, -1), line, tell.item, leave);
   items.push(leave);
   root.append(menu, pill, button);
 

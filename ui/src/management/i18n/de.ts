@@ -182,6 +182,7 @@ export const de: Record<keyof typeof en, string> = {
     "In der Reihenfolge, in der sie voraussichtlich laufen. Alle kommen dran, so viele Aufträge eine Person auch hat.",
   "queue.nobody_waits": "Niemand wartet.",
   "queue.attempt": "Versuch {count}",
+  "queue.put_back": "Zurückgestellt",
   "queue.place": "Nummer {place} in der Reihe",
   "queue.running_for": "läuft seit {time}",
   "queue.waiting_for": "wartet seit {time}",

@@ -175,6 +175,7 @@ export const en = {
     "In the order in which they are expected to run. Everybody gets their turn, however many jobs one person has.",
   "queue.nobody_waits": "Nobody is waiting.",
   "queue.attempt": "Attempt {count}",
+  "queue.put_back": "Put back",
   "queue.place": "Number {place} in line",
   "queue.running_for": "running for {time}",
   "queue.waiting_for": "waiting for {time}",

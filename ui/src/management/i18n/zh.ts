@@ -171,6 +171,7 @@ export const zh: Record<keyof typeof en, string> = {
   "queue.waiting_lead": "按预计的运行顺序排列。无论某人有多少任务，每个人都会轮到。",
   "queue.nobody_waits": "没有人在等待。",
   "queue.attempt": "第 {count} 次尝试",
+  "queue.put_back": "已放回队列",
   "queue.place": "排在第 {place} 位",
   "queue.running_for": "已运行 {time}",
   "queue.waiting_for": "已等待 {time}",

@@ -723,7 +723,7 @@ function makeQueue(waiting, ago) {
     job(1, 1, 6 * minute, { state: "running", started_at: ago(42_000), attempts: 2 }),
     ...Array.from({ length: waiting }, (_, index) =>
       job(index + 2, owners[index % owners.length], (5 * minute) / (index + 1) + 9000, {
-        attempts: index === 2 ? 2 : 0,
+        attempts: index === 2 ? 1 : 0,
       }),
     ),
   ];
