@@ -3,9 +3,10 @@
 use crate::graphs::{load, picture, preview, probe, slow, with_note};
 use crate::world::{File, Form, User, World, alone, holds, not_there, tell, together};
 use anyhow::{Context as _, Result, ensure};
-use sentinel_tests::Ask;
+use sentinel_tests::{Ask, eventually};
 use serde_json::{Value, json};
 use std::fs;
+use std::time::Duration;
 
 /// Every address under which bob could look, with `{id}` for the job.
 const LISTS: [&str; 17] = [
@@ -342,8 +343,18 @@ fn r5_r6_c8_load_nodes_read_ones_own_files_only() -> Result<()> {
     let direct = Ask::post("/prompt")
         .json(&json!({ "prompt": load("LoadImage", "image", places[0].as_str()) }))
         .send(world.direct(&world.bob)?)?;
+    // The gateway knows nothing of such a job, so the engine is asked as well.
+    let port = world.direct(&world.bob)?;
     let loaded = match direct.json()["prompt_id"].as_str() {
-        Some(id) => world.ended(&world.bob, id)?.succeeded(),
+        Some(id) => {
+            let mut status = Value::Null;
+            eventually(Duration::from_secs(60), || {
+                let history = Ask::get(&format!("/history/{id}")).send(port)?.json();
+                status = history[id]["status"]["status_str"].clone();
+                Ok(!status.is_null())
+            })?;
+            status == "success"
+        }
         None => false,
     };
     ensure!(
