@@ -1,7 +1,7 @@
 //! The queue before the GPU: fair, durable, one's own, and the owner's first.
 
 use anyhow::{Context as _, Result, ensure};
-use sentinel_tests::{Answer, Ask, Gateway, Options, eventually};
+use sentinel_tests::{Answer, Ask, Gateway, Options, Socket, eventually};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -561,5 +561,143 @@ fn one_engine_for_all_has_one_queue_of_each() -> Result<()> {
         until(&gateway, &alice, id, "completed")?;
     }
     ensure!(started(&gateway, &bob, &own)? < started(&gateway, &alice, &many[3])?);
+    Ok(())
+}
+
+async fn page(gateway: &Gateway, token: &str, name: &str) -> Result<Socket> {
+    let cookie = format!("jwt_token={token}");
+    let origin = format!("http://localhost:{}", gateway.port);
+    let target = format!("/ws?clientId={name}");
+    Socket::open(
+        gateway.port,
+        &target,
+        &[("Cookie", &cookie), ("Origin", &origin)],
+    )
+    .await
+}
+
+/// Counts that a page is told, until one is `last`.
+async fn counts(socket: &mut Socket, last: u64) -> Result<Vec<u64>> {
+    let mut seen = Vec::new();
+    loop {
+        let event = socket.next_json().await?;
+        let count = &event["data"]["status"]["exec_info"]["queue_remaining"];
+        if let Some(count) = count.as_u64() {
+            seen.push(count);
+            if count == last && seen.len() > 1 {
+                return Ok(seen);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_are_told_of_ones_own_jobs_as_comfyui_would() -> Result<()> {
+    let (gateway, alice, bob) = with_two(separate())?;
+    let mut hers = page(&gateway, &alice, "hers").await?;
+    let mut his = page(&gateway, &bob, "his").await?;
+    queue(&gateway, &alice, &slow(0.8, "running"))?;
+    for number in 0..2 {
+        let body = json!({"prompt": slow(0.05, &number.to_string()), "client_id": "hers"});
+        ensure!(post(&gateway, &alice, "/prompt", &body)?.status == 200);
+    }
+    let seen = counts(&mut hers, 0).await?;
+    ensure!(seen.contains(&3), "all three are counted: {seen:?}");
+    queue(&gateway, &bob, &slow(0.3, "his"))?;
+    let seen = counts(&mut his, 0).await?;
+    ensure!(
+        seen.iter().all(|count| *count <= 1),
+        "only his own: {seen:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_page_hears_that_its_waiting_job_was_wrong() -> Result<()> {
+    let (gateway, alice, _) = with_two(separate())?;
+    let mut hers = page(&gateway, &alice, "hers").await?;
+    queue(&gateway, &alice, &slow(0.5, "running"))?;
+    let prompt = json!({
+        "1": {"class_type": "LoadImage", "inputs": {"image": "no_such_file.png"}},
+        "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+    });
+    let body = json!({"prompt": prompt, "client_id": "hers"});
+    let id = post(&gateway, &alice, "/prompt", &body)?.json()["prompt_id"].clone();
+    loop {
+        let event = hers.next_json().await?;
+        if event["type"] == "execution_error" {
+            ensure!(event["data"]["prompt_id"] == id, "{event}");
+            return Ok(());
+        }
+    }
+}
+
+#[tokio::test]
+async fn r15_d8_w8_in_one_engine_for_all_nobody_takes_the_page_of_another() -> Result<()> {
+    let (gateway, alice, bob) = with_two(Options::default())?;
+    let mut hers = page(&gateway, &alice, "same").await?;
+    let first = hers.next_json().await?;
+    let name = first["data"]["sid"].as_str().context("a name")?.to_owned();
+    // Bob comes with her name, as she chose it and as ComfyUI knows it.
+    let mut his = page(&gateway, &bob, &name).await?;
+    let mut other = page(&gateway, &bob, "same").await?;
+    let body = json!({"prompt": slow(0.2, "secret"), "client_id": name});
+    let id = post(&gateway, &alice, "/prompt", &body)?.json()["prompt_id"].clone();
+    drop(other.next_json().await?);
+    let mut heard = Vec::new();
+    loop {
+        let event = hers.next_json().await?;
+        heard.push(event["type"].as_str().unwrap_or_default().to_owned());
+        if event["type"] == "execution_success" {
+            ensure!(event["data"]["prompt_id"] == id);
+            break;
+        }
+    }
+    ensure!(heard.iter().any(|kind| kind == "executing"), "{heard:?}");
+    // What bob heard until then are counts of his own.
+    let body = json!({"prompt": slow(0.05, "his"), "client_id": name});
+    let own = post(&gateway, &bob, "/prompt", &body)?.json()["prompt_id"].clone();
+    loop {
+        let event = his.next_json().await?;
+        let told = event.to_string();
+        ensure!(!told.contains(id.as_str().unwrap_or("?")), "{told}");
+        if event["type"] == "execution_success" {
+            ensure!(event["data"]["prompt_id"] == own);
+            return Ok(());
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_new_jobs_and_loses_none() -> Result<()> {
+    let (gateway, alice, _) = with_two(separate())?;
+    let running = queue(&gateway, &alice, &slow(1.0, "running"))?;
+    let waiting = queue(&gateway, &alice, &slow(0.05, "waiting"))?;
+    let database = rusqlite::Connection::open(gateway.data.path().join("sentinel.db"))?;
+    // SQLite's own limit stands for the disk's: writes that need more room fail in the same way. It
+    // holds for one connection, so this one keeps the others from writing instead.
+    database.execute_batch("PRAGMA busy_timeout = 5000; BEGIN EXCLUSIVE;")?;
+    let refused = post(
+        &gateway,
+        &alice,
+        "/prompt",
+        &json!({"prompt": slow(0.05, "x")}),
+    )?;
+    ensure!(
+        refused.status == 507,
+        "{}: {}",
+        refused.status,
+        refused.text()
+    );
+    ensure!(
+        refused.json()["code"] == "not_written",
+        "{}",
+        refused.text()
+    );
+    database.execute_batch("ROLLBACK;")?;
+    drop(database);
+    until(&gateway, &alice, &running, "completed")?;
+    until(&gateway, &alice, &waiting, "completed")?;
+    ensure!(get(&gateway, &alice, "/api/jobs")?.json()["pagination"]["total"] == 2);
     Ok(())
 }
