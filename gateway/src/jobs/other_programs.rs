@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::engine::gpu_memory_by_process;
+use crate::supervisor::EngineState;
 use std::collections::{HashMap, HashSet};
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
 
@@ -57,8 +58,14 @@ impl OtherPrograms {
 }
 
 /// Processes with memory on NVIDIA cards that are neither engines nor started by them or by this
-/// process; empty where there is no such card, or the processes of the machine cannot be told.
+/// process; empty where there is no such card, or where engines cannot be told from others.
 pub(crate) async fn seen(app: &App) -> Vec<Seen> {
+    // The process of a ComfyUI that somebody else runs is not known.
+    let states = app.engines.states();
+    let working = states.iter().filter(|state| **state == EngineState::Ready);
+    if working.count() > app.engines.processes().len() {
+        return Vec::new();
+    }
     let on_gpu = gpu_memory_by_process().await;
     if on_gpu.is_empty() {
         return Vec::new();

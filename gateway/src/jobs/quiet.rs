@@ -164,13 +164,16 @@ mod tests {
         )
     }
 
+    /// Texts, day, hour and minute, minutes until the end.
+    type Row<'a> = (&'a [&'a str], u8, (u16, u16), Option<u32>);
+
     #[test]
     fn minutes_until_the_end() {
         let (mon, fri, sat, sun) = (0, 4, 5, 6);
         let night = ["22:00-07:00"].as_slice();
         let work = ["Mon-Fri 09:00-17:00"].as_slice();
         let weekend = ["Sat,Sun 00:00-24:00"].as_slice();
-        let table: &[(&[&str], u8, (u16, u16), Option<u32>)] = &[
+        let table: &[Row<'_>] = &[
             (&[], mon, (12, 0), None),
             (night, mon, (21, 59), None),
             (night, mon, (22, 0), Some(9 * 60)),
