@@ -11,7 +11,7 @@ use crate::files::DataDirectory;
 use crate::gallery::Gallery;
 use crate::http::tls::Tls;
 use crate::http::{Connections, RequestContext, Waiting};
-use crate::jobs::NodePolicy;
+use crate::jobs::{NodePolicy, Notifier, Queue};
 use crate::platform;
 use crate::sandbox;
 use crate::setup::Setup;
@@ -64,6 +64,8 @@ pub struct App {
     pub(crate) lists: AccessLists,
     pub(crate) connections: Connections,
     pub(crate) engines: Engines,
+    pub(crate) jobs: Queue,
+    pub(crate) notifier: Notifier,
     pub(crate) links: SignInLinks,
     pub(crate) announcements: Announcements,
     pub(crate) sharing: Sharing,
@@ -98,6 +100,7 @@ impl App {
     pub(crate) fn config_changed(&self) {
         self.live.store(Arc::new(Live::of(&self.config.current())));
         self.engines.look_again();
+        self.jobs.follow(&self.config.current());
         self.end_denied_connections();
         self.announcements.changed();
     }

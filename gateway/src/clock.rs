@@ -15,3 +15,41 @@ pub(crate) fn rfc3339(seconds: i64) -> String {
         .and_then(|at| at.format(&Rfc3339).ok())
         .unwrap_or_default()
 }
+
+/// Milliseconds since 1970, UTC.
+pub(crate) fn now_ms() -> i64 {
+    i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
+}
+
+/// Today by this machine's clock, `YYYY-MM-DD`.
+pub(crate) fn local_day() -> String {
+    jiff::ZonedDateTime::now().strftime("%Y-%m-%d").to_string()
+}
+
+/// The day so many days before today, `YYYY-MM-DD`.
+pub(crate) fn local_day_before(days: u32) -> String {
+    let today = jiff::ZonedDateTime::now();
+    let span = jiff::Span::new().days(i64::from(days.min(100_000)));
+    today
+        .checked_sub(span)
+        .unwrap_or(today)
+        .strftime("%Y-%m-%d")
+        .to_string()
+}
+
+/// The next midnight by this machine's clock, RFC 3339.
+pub(crate) fn next_local_midnight() -> String {
+    rfc3339(now() + seconds_to_local_midnight().cast_signed())
+}
+
+/// Seconds until then.
+pub(crate) fn seconds_to_local_midnight() -> u64 {
+    let now = jiff::ZonedDateTime::now();
+    let next = now
+        .tomorrow()
+        .and_then(|tomorrow| tomorrow.start_of_day())
+        .map_or(24 * 3600, |midnight| {
+            midnight.timestamp().as_second() - now.timestamp().as_second()
+        });
+    u64::try_from(next).unwrap_or(0)
+}

@@ -19,6 +19,13 @@ pub enum Command {
     RestartEngine,
     /// Unload models and free memory.
     FreeMemory,
+    /// The owner needs his GPU: jobs of others are held back, after those that run, or now.
+    PauseQueue {
+        /// Jobs of others are interrupted and run again later.
+        now: bool,
+    },
+    /// Jobs run again.
+    ResumeQueue,
     /// Be reachable from the LAN, or from this machine alone; written to the settings.
     Share(bool),
 }
@@ -68,6 +75,10 @@ pub struct Status {
     pub sharing: SharingStatus,
     /// Who is signed in, by name.
     pub signed_in: Vec<SignedInUser>,
+    /// Whether the owner has asked for his GPU.
+    pub is_queue_paused: bool,
+    /// Jobs that wait in the gateway.
+    pub jobs_waiting: usize,
     /// Whether there is an account at all.
     pub has_account: bool,
 }

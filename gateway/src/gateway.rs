@@ -11,6 +11,7 @@ use crate::files::DataDirectory;
 use crate::gallery::Gallery;
 use crate::http::tls::TlsError;
 use crate::http::{Connections, Server, ServerError, Waiting, router};
+use crate::jobs::{self, Notifier, Queue};
 use crate::local::LocalApi;
 use crate::setup::{self, Setup};
 use crate::sharing::Sharing;
@@ -100,13 +101,20 @@ impl Gateway {
             data.resolve(&started_with.whitelist),
             data.resolve(&started_with.blacklist),
         );
+        let reader = Store::open(&data.database())?;
+        let (queue, given_up) = Queue::open(
+            Arc::clone(&store),
+            reader,
+            &started_with,
+            crate::clock::local_day(),
+        )?;
         let engines = Engines::open(&config, data, &accounts, &store).map_err(io(data.logs()))?;
         let (sharing, sharing_task, tls) = Sharing::open(&started_with, data, listen)?;
         let app = Arc::new(App {
             data: data.clone(),
             live: ArcSwap::from_pointee(Live::of(&started_with)),
             hasher: Arc::new(Hasher::start().map_err(io(data.root().to_path_buf()))?),
-            config,
+            config: Arc::clone(&config),
             started_with: Arc::clone(&started_with),
             store,
             accounts,
@@ -117,6 +125,11 @@ impl Gateway {
             lists,
             connections: Connections::default(),
             engines,
+            jobs: queue,
+            notifier: Notifier::start({
+                let config = Arc::clone(&config);
+                move || config.current().queue.notify_hosts.clone()
+            }),
             links: SignInLinks::default(),
             announcements: Announcements::default(),
             sharing,
@@ -142,6 +155,7 @@ impl Gateway {
             local.clone(),
             stopping.clone(),
         ));
+        tasks.spawn(jobs::run(Arc::clone(&app), given_up));
         tasks.close();
         for warning in app.warnings() {
             tracing::warn!("{warning}");
@@ -162,6 +176,11 @@ impl Gateway {
             Command::StopEngine => self.app.engines.stop(),
             Command::RestartEngine => self.app.engines.restart(),
             Command::FreeMemory => self.app.engines.free(true, true),
+            Command::PauseQueue { now } => crate::api::hold_jobs(&self.app, None, false, now),
+            Command::ResumeQueue => {
+                self.app.jobs.hold_for_owner(None);
+                self.app.announcements.changed();
+            }
             Command::Share(is_shared) => self.app.sharing.share(is_shared),
         }
     }
@@ -184,6 +203,8 @@ impl Gateway {
                 .flatten(),
             warnings: self.app.warnings(),
             signed_in: self.signed_in(),
+            is_queue_paused: self.app.jobs.owner_hold().is_some(),
+            jobs_waiting: self.app.jobs.waiting(),
             has_account: !self.app.accounts.current().is_empty(),
         }
     }
@@ -263,7 +284,10 @@ impl Gateway {
         {
             tracing::error!(%error, "the server ended badly");
         }
+        // Before the engines: whatever ends now is nobody's fault.
+        self.app.jobs.stop().await;
         self.app.engines.shutdown().await;
+        self.app.notifier.stop().await;
         self.tasks.wait().await;
     }
 

@@ -148,6 +148,9 @@ impl Desk {
             Action::Stop => self.gateway.command(Command::StopEngine),
             Action::Restart => self.gateway.command(Command::RestartEngine),
             Action::FreeMemory => self.gateway.command(Command::FreeMemory),
+            Action::PauseAfterJob => self.gateway.command(Command::PauseQueue { now: false }),
+            Action::PauseNow => self.gateway.command(Command::PauseQueue { now: true }),
+            Action::Resume => self.gateway.command(Command::ResumeQueue),
             Action::ToggleSharing => {
                 let is_shared = self.gateway.status().sharing.is_enabled;
                 self.gateway.command(Command::Share(!is_shared));

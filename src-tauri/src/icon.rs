@@ -62,6 +62,8 @@ mod tests {
             address: String::new(),
             has_account: true,
             signed_in: Vec::new(),
+            is_queue_paused: false,
+            jobs_waiting: 0,
             starts_with_computer: false,
             life,
         }

@@ -40,12 +40,15 @@ pub(crate) enum Action {
     CopyAddress,
     ShowQrCode,
     FreeMemory,
+    PauseAfterJob,
+    PauseNow,
+    Resume,
     ToggleAutostart,
     Quit,
 }
 
 /// Each action and its name in the menu's events.
-const ACTIONS: [(Action, &str); 11] = [
+const ACTIONS: [(Action, &str); 14] = [
     (Action::OpenComfyUi, "open-comfyui"),
     (Action::OpenWindow, "open-window"),
     (Action::Start, "start"),
@@ -55,6 +58,9 @@ const ACTIONS: [(Action, &str); 11] = [
     (Action::CopyAddress, "copy-address"),
     (Action::ShowQrCode, "show-qr-code"),
     (Action::FreeMemory, "free-memory"),
+    (Action::PauseAfterJob, "pause-after-job"),
+    (Action::PauseNow, "pause-now"),
+    (Action::Resume, "resume"),
     (Action::ToggleAutostart, "autostart"),
     (Action::Quit, "quit"),
 ];
@@ -99,7 +105,7 @@ pub(crate) fn menu(view: &View) -> Vec<Entry> {
         ),
         item(Action::Restart, "Restart ComfyUI", !is_down),
         item(Action::FreeMemory, "Free GPU memory", is_ready),
-        // "I need my GPU" belongs here: Command::PauseQueue and Command::ResumeQueue.
+        own_gpu(view),
         Entry::Separator,
         check(Action::ToggleSharing, "Share on the LAN", view.is_shared),
         item(
@@ -130,6 +136,9 @@ fn status_line(view: &View) -> String {
         (EngineState::Stopped, _) => format!("{name} is stopped"),
         (EngineState::Starting, Some(percent)) => format!("{name} is starting, {percent} %"),
         (EngineState::Starting, None) => format!("{name} is starting"),
+        (EngineState::Ready, _) if view.is_queue_paused => {
+            format!("{name} is running, jobs are held back")
+        }
         (EngineState::Ready, _) if view.is_shared => {
             format!("{name} is running, shared on the LAN")
         }
@@ -138,6 +147,24 @@ fn status_line(view: &View) -> String {
         (EngineState::Crashed, _) => format!("{name} has crashed and starts again soon"),
         (EngineState::Failed, _) => format!("{name} could not be started"),
     }
+}
+
+/// The owner's way to have the GPU for himself.
+fn own_gpu(view: &View) -> Entry {
+    let text = match (view.is_queue_paused, view.jobs_waiting) {
+        (false, _) => "I need my GPU".to_owned(),
+        (true, 0) => "The GPU is mine".to_owned(),
+        (true, 1) => "The GPU is mine, 1 job waits".to_owned(),
+        (true, count) => format!("The GPU is mine, {count} jobs wait"),
+    };
+    let is_paused = view.is_queue_paused;
+    let entries = vec![
+        item(Action::PauseAfterJob, "After this job", !is_paused),
+        // Also when a job is still being waited for.
+        item(Action::PauseNow, "Now", true),
+        item(Action::Resume, "Give it back", is_paused),
+    ];
+    Entry::Submenu { text, entries }
 }
 
 fn signed_in(view: &View) -> Entry {
@@ -187,6 +214,8 @@ mod tests {
             address: "http://localhost:8189".to_owned(),
             has_account: true,
             signed_in: Vec::new(),
+            is_queue_paused: false,
+            jobs_waiting: 0,
             starts_with_computer: false,
             life: Life::Running,
         }
@@ -250,7 +279,12 @@ mod tests {
             is_shared: true,
             ..view(EngineState::Ready)
         };
+        let paused = View {
+            is_queue_paused: true,
+            ..shared.clone()
+        };
         let table = [
+            (paused, "ComfyUI is running, jobs are held back"),
             (view(EngineState::Stopped), "ComfyUI is stopped"),
             (view(EngineState::Starting), "ComfyUI is starting"),
             (starting, "ComfyUI is starting, 40 %"),
@@ -292,6 +326,40 @@ mod tests {
         }
         assert!(!possible(&off).contains(&"show-qr-code"));
         assert!(possible(&on).contains(&"show-qr-code"));
+    }
+
+    #[test]
+    fn the_gpu_is_taken_and_given_back() {
+        let table = [
+            (false, 3, "I need my GPU", "pause-after-job pause-now"),
+            (true, 0, "The GPU is mine", "pause-now resume"),
+            (true, 1, "The GPU is mine, 1 job waits", "pause-now resume"),
+            (true, 4, "The GPU is mine, 4 jobs wait", "pause-now resume"),
+        ];
+        for (is_queue_paused, jobs_waiting, text, expected) in table {
+            let view = View {
+                is_queue_paused,
+                jobs_waiting,
+                ..view(EngineState::Ready)
+            };
+            let Entry::Submenu {
+                text: shown,
+                entries,
+            } = own_gpu(&view)
+            else {
+                panic!("it is no submenu");
+            };
+            assert_eq!(shown, text);
+            let enabled = entries.iter().filter_map(|entry| match entry {
+                Entry::Item {
+                    action,
+                    is_enabled: true,
+                    ..
+                } => Some(action.name()),
+                _ => None,
+            });
+            assert_eq!(enabled.collect::<Vec<_>>().join(" "), expected);
+        }
     }
 
     #[test]

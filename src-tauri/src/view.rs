@@ -15,6 +15,9 @@ pub(crate) struct View {
     pub(crate) address: String,
     pub(crate) has_account: bool,
     pub(crate) signed_in: Vec<SignedInUser>,
+    /// Whether the owner has taken the GPU for himself.
+    pub(crate) is_queue_paused: bool,
+    pub(crate) jobs_waiting: usize,
     pub(crate) starts_with_computer: bool,
     pub(crate) life: Life,
 }
@@ -38,6 +41,8 @@ impl View {
             address: address.unwrap_or(&status.local_url).clone(),
             has_account: status.has_account,
             signed_in: status.signed_in.clone(),
+            is_queue_paused: status.is_queue_paused,
+            jobs_waiting: status.jobs_waiting,
             starts_with_computer,
             life,
         }

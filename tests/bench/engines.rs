@@ -60,7 +60,7 @@ fn engines(base: &Path) -> Vec<(&'static str, Vec<String>)> {
 
 /// Time of a request that is held until the engine answers, milliseconds.
 fn held_until_ready(peer: &Peer) -> Result<f64> {
-    let request = peer.request("GET", "/prompt", "");
+    let request = peer.request("GET", "/features", "");
     let started = Instant::now();
     peer.connect_for(PATIENCE)?.exchange(&request, 200)?;
     Ok(started.elapsed().as_secs_f64() * 1000.0)
@@ -86,7 +86,7 @@ pub(crate) fn routing(fixture: &Fixture, count: usize) -> Result<Vec<Row>> {
         let mut pair = [0.0; 2];
         for step in 0..2 {
             let index = (round + step) % 2;
-            let request = peers[index].request("GET", "/prompt", "");
+            let request = peers[index].request("GET", "/features", "");
             pair[index] = median(&latencies(&peers[index], &request, 200, SINGLE)?) * MEGA;
             times[index].push(pair[index]);
         }

@@ -133,7 +133,7 @@ fn ready(fixture: &Fixture, count: usize) -> Result<Vec<Row>> {
 
 fn latency(fixture: &Fixture, count: usize) -> Result<Vec<Row>> {
     let figures = rounds(fixture, count, |_, way| {
-        let request = way.files.request("GET", "/prompt", "");
+        let request = way.files.request("GET", "/features", "");
         let all = latencies(&way.files, &request, 200, SINGLE)?;
         Ok(Some(median(&all) * MEGA))
     })?;
@@ -168,7 +168,7 @@ fn latency(fixture: &Fixture, count: usize) -> Result<Vec<Row>> {
 fn throughput(fixture: &Fixture, count: usize) -> Result<Vec<Row>> {
     let mut processor = Figures::default();
     let rates = rounds(fixture, count, |index, way| {
-        let request = way.files.request("GET", "/prompt", "");
+        let request = way.files.request("GET", "/features", "");
         let before = ticks(&way.processes)?;
         let (answers, seconds) = flood(&way.files, &request, 200, CONNECTIONS, MANY)?;
         let used = ticks(&way.processes)? - before;
@@ -210,7 +210,7 @@ fn refusals(fixture: &Fixture, count: usize) -> Result<Vec<Row>> {
             return Ok(None);
         }
         let stranger = way.files.stranger();
-        let request = stranger.request("GET", "/prompt", "");
+        let request = stranger.request("GET", "/features", "");
         let (answers, seconds) = flood(&stranger, &request, 401, CONNECTIONS, MANY)?;
         Ok(Some(answers as f64 / seconds))
     })?;
@@ -323,7 +323,7 @@ fn accounts(fixture: &Fixture, count: usize) -> Result<Vec<Row>> {
         let mut pair = [0.0; 2];
         for step in 0..2 {
             let index = (round + step) % 2;
-            let request = peers[index].request("GET", "/prompt", "");
+            let request = peers[index].request("GET", "/features", "");
             pair[index] = median(&latencies(&peers[index], &request, 200, SINGLE)?) * MEGA;
             medians_of[index].push(pair[index]);
         }
@@ -349,7 +349,7 @@ fn accounts(fixture: &Fixture, count: usize) -> Result<Vec<Row>> {
 fn sign_in(fixture: &Fixture, count: usize) -> Result<Vec<Row>> {
     let (gateway, _) = fixture.before_files()?;
     let peer = gateway.sign_in()?;
-    let request = peer.request("GET", "/prompt", "");
+    let request = peer.request("GET", "/features", "");
     let (mut quiet, mut busy, mut rates) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..count {
         let all = latencies(&peer, &request, 200, SINGLE)?;

@@ -7,6 +7,7 @@ mod invites;
 mod local_owner;
 mod lock_out;
 mod proxy;
+mod queue;
 mod readme;
 mod real_comfyui;
 mod routes;

@@ -124,12 +124,12 @@ fn a_page_waits_and_a_program_waits_or_is_told_when_to_come_again() -> Result<()
         "{}",
         page.text()
     );
-    let early = get(&gateway, &alice, "/queue")?;
+    let early = get(&gateway, &alice, "/system_stats")?;
     ensure!(early.status == 503, "{}", early.text());
     ensure!(early.header("retry-after").is_some());
     ensure!(early.code() == "engine_starting", "{}", early.text());
     eventually(PATIENCE, || {
-        Ok(get(&gateway, &alice, "/queue")?.status == 200)
+        Ok(get(&gateway, &alice, "/system_stats")?.status == 200)
     })
 }
 
@@ -137,7 +137,7 @@ fn a_page_waits_and_a_program_waits_or_is_told_when_to_come_again() -> Result<()
 fn a_page_in_the_background_starts_nothing_that_an_admin_stopped() -> Result<()> {
     let (gateway, alice, _) = with_two(options())?;
     let cookie = gateway.sign_in("alice")?;
-    get(&gateway, &alice, "/queue")?;
+    get(&gateway, &alice, "/system_stats")?;
     let id = gateway.user_id("alice")?;
     ensure!(
         gateway
@@ -147,7 +147,12 @@ fn a_page_in_the_background_starts_nothing_that_an_admin_stopped() -> Result<()>
     );
     eventually(PATIENCE, || Ok(state_of(&gateway, "alice")? == "stopped"))?;
     for _ in 0..5 {
-        ensure!(gateway.ask(&Ask::get("/queue").cookie(&cookie))?.status == 503);
+        ensure!(
+            gateway
+                .ask(&Ask::get("/system_stats").cookie(&cookie))?
+                .status
+                == 503
+        );
     }
     ensure!(state_of(&gateway, "alice")? == "stopped");
     let page = gateway.ask(&Ask::get("/").browser().cookie(&cookie))?;
@@ -158,9 +163,9 @@ fn a_page_in_the_background_starts_nothing_that_an_admin_stopped() -> Result<()>
 #[test]
 fn no_more_engines_live_than_allowed_and_the_idlest_makes_room() -> Result<()> {
     let (gateway, alice, bob) = with_two(options().set("comfyui.max_engines=2"))?;
-    ensure!(get(&gateway, &alice, "/queue")?.status == 200);
+    ensure!(get(&gateway, &alice, "/system_stats")?.status == 200);
     ensure!(gateway.engine_processes().len() == 2);
-    ensure!(get(&gateway, &bob, "/queue")?.status == 200);
+    ensure!(get(&gateway, &bob, "/system_stats")?.status == 200);
     ensure!(gateway.engine_processes().len() == 2);
     ensure!(
         state_of(&gateway, "owner")? == "stopped",
@@ -180,22 +185,21 @@ fn a_job_keeps_its_engine_when_another_wants_its_place() -> Result<()> {
     let body = json!({ "prompt": slow(5.0, "alice") });
     let queued = gateway.ask(&Ask::post("/prompt").bearer(&alice).json(&body))?;
     ensure!(queued.status == 200, "{}", queued.text());
-    let told = get(&gateway, &bob, "/queue")?;
+    let told = get(&gateway, &bob, "/system_stats")?;
     ensure!(told.status == 503, "{}", told.text());
     ensure!(state_of(&gateway, "alice")? == "ready");
     let own = get(&gateway, &bob, "/sentinel/api/engine")?.json();
     ensure!(own["place"] == 1, "{own}");
-    eventually(
-        PATIENCE,
-        || Ok(get(&gateway, &bob, "/queue")?.status == 200),
-    )
+    eventually(PATIENCE, || {
+        Ok(get(&gateway, &bob, "/system_stats")?.status == 200)
+    })
 }
 
 #[test]
 fn jobs_of_different_users_run_one_after_another() -> Result<()> {
     let (gateway, alice, bob) = with_two(options().set("gpu_slots=1"))?;
     for token in [&alice, &bob] {
-        ensure!(get(&gateway, token, "/queue")?.status == 200);
+        ensure!(get(&gateway, token, "/system_stats")?.status == 200);
     }
     let post = |token: &str, seconds: f64| {
         let body = json!({ "prompt": slow(seconds, token) });
@@ -218,7 +222,7 @@ fn jobs_of_different_users_run_one_after_another() -> Result<()> {
 fn a_killed_engine_comes_back_and_disturbs_nobody() -> Result<()> {
     let (gateway, alice, bob) = with_two(options().fault("crash-on-prompt"))?;
     for token in [&alice, &bob] {
-        ensure!(get(&gateway, token, "/queue")?.status == 200);
+        ensure!(get(&gateway, token, "/system_stats")?.status == 200);
     }
     let before = engines(&gateway)?;
     let _ = gateway.ask(
@@ -226,10 +230,9 @@ fn a_killed_engine_comes_back_and_disturbs_nobody() -> Result<()> {
             .bearer(&bob)
             .json(&json!({ "prompt": picture(1) })),
     );
-    eventually(
-        PATIENCE,
-        || Ok(get(&gateway, &bob, "/queue")?.status == 200),
-    )?;
+    eventually(PATIENCE, || {
+        Ok(get(&gateway, &bob, "/system_stats")?.status == 200)
+    })?;
     let after = engines(&gateway)?;
     let pid = |list: &[Value], name: &str| {
         list.iter()
@@ -261,7 +264,7 @@ fn separation_is_switched_while_it_runs_and_nothing_is_lost() -> Result<()> {
             Ok(list["mode"] == if separate { "separate" } else { "shared" })
         })?;
         eventually(PATIENCE, || {
-            Ok(get(&gateway, &gateway.owner, "/queue")?.status == 200)
+            Ok(get(&gateway, &gateway.owner, "/system_stats")?.status == 200)
         })
     };
     change(true)?;
@@ -312,7 +315,7 @@ fn files_of_a_deleted_user_are_kept_given_or_deleted() -> Result<()> {
         gateway.engine_processes().len() == 2,
         "the engine of who is gone is gone"
     );
-    ensure!(get(&gateway, &bob, "/queue")?.status == 401);
+    ensure!(get(&gateway, &bob, "/system_stats")?.status == 401);
     let deleted = gateway.admin("DELETE", &format!("users/{alice_id}?files=delete"), None)?;
     ensure!(deleted.status == 204, "{}", deleted.text());
     ensure!(fs::read_dir(&users)?.count() == 0);
@@ -322,7 +325,7 @@ fn files_of_a_deleted_user_are_kept_given_or_deleted() -> Result<()> {
 #[test]
 fn whoever_is_disabled_loses_his_engine_at_once() -> Result<()> {
     let (gateway, alice, _) = with_two(options())?;
-    ensure!(get(&gateway, &alice, "/queue")?.status == 200);
+    ensure!(get(&gateway, &alice, "/system_stats")?.status == 200);
     ensure!(gateway.engine_processes().len() == 2);
     let id = gateway.user_id("alice")?;
     let answer = gateway.admin(
@@ -337,10 +340,10 @@ fn whoever_is_disabled_loses_his_engine_at_once() -> Result<()> {
 #[test]
 fn stopping_comfyui_stops_all_and_keeps_them_stopped() -> Result<()> {
     let (gateway, alice, _) = with_two(options().set("comfyui.start_wait_seconds=1"))?;
-    ensure!(get(&gateway, &alice, "/queue")?.status == 200);
+    ensure!(get(&gateway, &alice, "/system_stats")?.status == 200);
     ensure!(gateway.admin("POST", "engine/stop", None)?.status == 202);
     eventually(PATIENCE, || Ok(gateway.engine_processes().is_empty()))?;
-    let told = get(&gateway, &alice, "/queue")?;
+    let told = get(&gateway, &alice, "/system_stats")?;
     ensure!(
         told.status == 503 && told.code() == "engine_stopped",
         "{}",
@@ -349,14 +352,14 @@ fn stopping_comfyui_stops_all_and_keeps_them_stopped() -> Result<()> {
     ensure!(gateway.engine_processes().is_empty());
     ensure!(gateway.admin("POST", "engine/start", None)?.status == 202);
     eventually(PATIENCE, || {
-        Ok(get(&gateway, &alice, "/queue")?.status == 200)
+        Ok(get(&gateway, &alice, "/system_stats")?.status == 200)
     })
 }
 
 #[test]
 fn the_command_line_sees_and_stops_engines() -> Result<()> {
     let (gateway, alice, _) = with_two(options())?;
-    ensure!(get(&gateway, &alice, "/queue")?.status == 200);
+    ensure!(get(&gateway, &alice, "/system_stats")?.status == 200);
     let line_of = |name: &str| -> Result<String> {
         let list = gateway.command(&["engines", "list"])?;
         let line = list.lines().find(|line| line.starts_with(name));

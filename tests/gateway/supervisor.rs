@@ -60,7 +60,7 @@ fn a_crashed_engine_is_started_again() -> Result<()> {
     })?;
     assert_eq!(
         gateway
-            .ask(&Ask::get("/queue").bearer(&gateway.owner))?
+            .ask(&Ask::get("/system_stats").bearer(&gateway.owner))?
             .status,
         200
     );
@@ -113,7 +113,7 @@ fn while_stopped_people_get_a_page_and_programs_json() -> Result<()> {
             .starts_with("text/html")
     );
     assert!(page.text().contains("sentinel-state"));
-    let answer = gateway.ask(&Ask::get("/queue").bearer(&gateway.owner))?;
+    let answer = gateway.ask(&Ask::get("/system_stats").bearer(&gateway.owner))?;
     assert_eq!(
         (answer.status, answer.code().as_str()),
         (503, "engine_stopped")
@@ -121,7 +121,7 @@ fn while_stopped_people_get_a_page_and_programs_json() -> Result<()> {
     assert!(answer.header("retry-after").is_some());
     assert!(answer.json()["retry_after"].is_u64());
     assert_eq!(
-        gateway.ask(&Ask::get("/queue"))?.status,
+        gateway.ask(&Ask::get("/system_stats"))?.status,
         401,
         "signing in comes first"
     );
@@ -129,7 +129,7 @@ fn while_stopped_people_get_a_page_and_programs_json() -> Result<()> {
     gateway.await_state("ready")?;
     assert_eq!(
         gateway
-            .ask(&Ask::get("/queue").bearer(&gateway.owner))?
+            .ask(&Ask::get("/system_stats").bearer(&gateway.owner))?
             .status,
         200
     );
@@ -142,7 +142,7 @@ fn while_stopped_people_get_a_page_and_programs_json() -> Result<()> {
 #[test]
 fn a_slow_start_is_shown() -> Result<()> {
     let gateway = Gateway::start(Options::default().fault("slow-start=2").without_engine())?;
-    let answer = gateway.ask(&Ask::get("/queue").bearer(&gateway.owner))?;
+    let answer = gateway.ask(&Ask::get("/system_stats").bearer(&gateway.owner))?;
     assert_eq!(
         (answer.status, answer.code().as_str()),
         (503, "engine_starting")

@@ -183,7 +183,7 @@ impl World {
         eventually(PATIENCE, || {
             // Held by the gateway while the engine starts, so it may take longer than a client waits.
             Ok(self
-                .get(user, "/queue")
+                .get(user, "/system_stats")
                 .is_ok_and(|answer| answer.status == 200))
         })
         .with_context(|| format!("the engine of {}: {}", user.name, self.gateway.console()))

@@ -66,7 +66,8 @@ pub(crate) struct KeyShown {
     /// Name, with dots between levels.
     path: &'static str,
     /// `boolean`, `integer`, `text`, `name`, `host_label`, `url`, `choice`, `choices`, `texts`,
-    /// `networks`, `host_names`, `node_names`, `routes`, `paths` or `ports`.
+    /// `networks`, `host_names`, `node_names`, `routes`, `paths`, `ports`,
+    /// `numerals` or `quiet_hours`.
     kind: &'static str,
     /// Of a number.
     min: Option<u64>,
@@ -108,6 +109,8 @@ pub(crate) async fn keys(_admin: Admin) -> Json<KeyList> {
             Kind::Routes => ("routes", None),
             Kind::Paths => ("paths", None),
             Kind::Ports => ("ports", None),
+            Kind::Numerals => ("numerals", None),
+            Kind::QuietHours => ("quiet_hours", None),
         };
         let (min, max) = match key.kind {
             Kind::Integer { min, max } => (Some(min), Some(max)),

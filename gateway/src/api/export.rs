@@ -66,7 +66,7 @@ fn line(row: &AuditView) -> String {
 
 /// A quoted cell. Spreadsheets take what begins with certain characters for a formula, and what
 /// strangers typed as their name stands here too; an apostrophe makes it text.
-fn cell(text: &str) -> String {
+pub(super) fn cell(text: &str) -> String {
     let is_formula = text.trim_start().starts_with([
         '=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}',
     ]) || text.starts_with(['\t', '\r', '\n']);

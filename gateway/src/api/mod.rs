@@ -9,14 +9,19 @@ mod export;
 mod gallery;
 mod invites;
 mod log;
+mod notifications;
 mod people;
+mod queue;
 mod setup;
 mod sharing;
 mod statistics;
 mod status;
+mod usage;
 mod views;
 
+pub(crate) use queue::hold_jobs;
 pub(crate) use status::health;
+pub(crate) use usage::metrics;
 
 use crate::app::App;
 use crate::http::ApiError;
@@ -85,6 +90,18 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(status::audit))
         .routes(routes!(status::show))
         .routes(routes!(status::openapi))
+        .routes(routes!(queue::mine))
+        .routes(routes!(queue::show))
+        .routes(routes!(queue::pause))
+        .routes(routes!(queue::resume))
+        .routes(routes!(queue::cancel))
+        .routes(routes!(queue::first))
+        .routes(routes!(queue::last))
+        .routes(routes!(usage::mine))
+        .routes(routes!(usage::show))
+        .routes(routes!(usage::table))
+        .routes(routes!(notifications::show, notifications::change))
+        .routes(routes!(notifications::test))
         .fallback(not_found)
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
 }

@@ -38,6 +38,10 @@ pub enum Kind {
     NodeNames,
     /// A list of paths below the address, such as `/pack/`.
     Routes,
+    /// A list of whole numbers, written as texts.
+    Numerals,
+    /// A list of times of the day or the week, such as `22:00-07:00`.
+    QuietHours,
 }
 
 /// One configuration key.
@@ -61,6 +65,11 @@ const fn key(path: &'static str, kind: Kind, needs_restart: bool, meaning: &'sta
         needs_restart,
     }
 }
+
+const LIMIT: Kind = Kind::Integer {
+    min: 0,
+    max: 1_000_000,
+};
 
 /// Every key, in the order of `config.json`.
 pub const KEYS: &[Key] = &[
@@ -248,8 +257,92 @@ pub const KEYS: &[Key] = &[
     key(
         "gpu_slots",
         Kind::Integer { min: 1, max: 64 },
+        false,
+        "Jobs on the GPU at once; with several GPUs, on each.",
+    ),
+    key(
+        "gpus",
+        Kind::Numerals,
         true,
-        "Jobs on the GPU at once.",
+        "CUDA numbers of the GPUs that users' own ComfyUIs are spread over; empty: ComfyUI chooses.",
+    ),
+    key(
+        "queue.weight_admins",
+        Kind::Integer { min: 1, max: 100 },
+        false,
+        "Share of the GPU that an admin gets against others.",
+    ),
+    key(
+        "queue.weight_users",
+        Kind::Integer { min: 1, max: 100 },
+        false,
+        "Share of the GPU that a user gets against others.",
+    ),
+    key(
+        "queue.model_batch_seconds",
+        Kind::Integer { min: 0, max: 600 },
+        false,
+        "For so many seconds of GPU time, jobs whose model is loaded may go before it is their turn; 0: never.",
+    ),
+    key(
+        "queue.jobs_waiting_admins",
+        LIMIT,
+        false,
+        "Jobs that an admin may have waiting; 0: any number.",
+    ),
+    key(
+        "queue.jobs_waiting_users",
+        LIMIT,
+        false,
+        "Jobs that a user may have waiting; 0: any number.",
+    ),
+    key(
+        "queue.gpu_minutes_a_day_admins",
+        LIMIT,
+        false,
+        "GPU time that an admin may use in a day, in minutes; 0: any.",
+    ),
+    key(
+        "queue.gpu_minutes_a_day_users",
+        LIMIT,
+        false,
+        "GPU time that a user may use in a day, in minutes; 0: any.",
+    ),
+    key(
+        "queue.longest_job_minutes_admins",
+        LIMIT,
+        false,
+        "A job of an admin is ended after so many minutes; 0: never.",
+    ),
+    key(
+        "queue.longest_job_minutes_users",
+        LIMIT,
+        false,
+        "A job of a user is ended after so many minutes; 0: never.",
+    ),
+    key(
+        "queue.history_days",
+        Kind::Integer { min: 1, max: 36500 },
+        false,
+        "How long finished jobs stay in the history, in days; those whose files are gone go earlier.",
+    ),
+    key(
+        "queue.quiet_hours",
+        Kind::QuietHours,
+        false,
+        "Times at which only the owner's jobs run, such as \"22:00-07:00\" or \"Mon-Fri 09:00-17:00\".",
+    ),
+    key(
+        "queue.yield_to_programs",
+        Kind::Boolean,
+        false,
+        "Hold jobs back while another program uses an NVIDIA GPU.",
+    ),
+    key(
+        "queue.notify_hosts",
+        Kind::HostNames,
+        false,
+        "Hosts of this network that may be told of finished jobs; public ones may always.",
     ),
     key(
         "nodes.deny",

@@ -51,8 +51,13 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Host names, beside this machine's own, by which it may be called.
     pub allowed_hosts: Vec<String>,
-    /// Jobs on the GPU at once.
+    /// Jobs on the GPU at once, or on each of several.
     pub gpu_slots: u32,
+    /// CUDA numbers of the GPUs that users' own engines are spread over; empty leaves the choice to
+    /// ComfyUI.
+    pub gpus: Vec<String>,
+    /// The line before the GPU.
+    pub queue: Queue,
     /// Nodes that roles may not use.
     pub nodes: Nodes,
     /// Routes that custom nodes add, for users who are not admins.
@@ -71,6 +76,38 @@ pub struct Config {
     pub sandbox_custom_nodes_write: bool,
     /// Largest file a confined engine may write, GiB; 0 is any.
     pub sandbox_max_file_gib: u32,
+}
+
+/// The line before the GPU. Limits of 0 are none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Queue {
+    /// Share of an admin against others.
+    pub weight_admins: u32,
+    /// Share of a user against others.
+    pub weight_users: u32,
+    /// GPU time that jobs whose model is loaded may take out of turn, seconds.
+    pub model_batch_seconds: u32,
+    /// Waiting jobs of an admin.
+    pub jobs_waiting_admins: u32,
+    /// Waiting jobs of a user.
+    pub jobs_waiting_users: u32,
+    /// GPU time of an admin in one day, minutes.
+    pub gpu_minutes_a_day_admins: u32,
+    /// GPU time of a user in one day, minutes.
+    pub gpu_minutes_a_day_users: u32,
+    /// Longest job of an admin, minutes.
+    pub longest_job_minutes_admins: u32,
+    /// Longest job of a user, minutes.
+    pub longest_job_minutes_users: u32,
+    /// How long finished jobs stay in the history, days.
+    pub history_days: u32,
+    /// Times of the day at which only the owner's jobs run.
+    pub quiet_hours: Vec<String>,
+    /// Hold jobs back while another program uses an NVIDIA GPU.
+    pub yield_to_programs: bool,
+    /// Hosts of this network that may be told of finished jobs.
+    pub notify_hosts: Vec<String>,
 }
 
 /// Nodes that roles may not use: names of node classes, `*` at the end for any rest,
@@ -212,6 +249,22 @@ impl Default for Config {
             trusted_proxies: Vec::new(),
             allowed_hosts: Vec::new(),
             gpu_slots: 1,
+            gpus: Vec::new(),
+            queue: Queue {
+                weight_admins: 1,
+                weight_users: 1,
+                model_batch_seconds: 5,
+                jobs_waiting_admins: 0,
+                jobs_waiting_users: 500,
+                gpu_minutes_a_day_admins: 0,
+                gpu_minutes_a_day_users: 0,
+                longest_job_minutes_admins: 0,
+                longest_job_minutes_users: 0,
+                history_days: 30,
+                quiet_hours: Vec::new(),
+                yield_to_programs: false,
+                notify_hosts: Vec::new(),
+            },
             nodes: Nodes {
                 deny: vec!["@file-access".to_owned()],
                 deny_admins: Vec::new(),

@@ -1,6 +1,7 @@
 //! From JSON text and `--set key=value` to checked settings.
 
 use super::{Config, KEYS, Key, Kind};
+use crate::jobs::QuietHours;
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 use std::fmt;
@@ -249,6 +250,14 @@ fn check(key: &Key, value: &Value) -> Result<(), String> {
             .iter()
             .try_for_each(|item| node_name(text(item)?)),
         Kind::Routes => items(value)?.iter().try_for_each(|item| route(text(item)?)),
+        Kind::Numerals => items(value)?
+            .iter()
+            .try_for_each(|item| numeral(text(item)?)),
+        Kind::QuietHours => items(value)?.iter().try_for_each(|item| {
+            QuietHours::parse(&[text(item)?.to_owned()])
+                .map(|_| ())
+                .map_err(|error| error.to_string())
+        }),
     }
 }
 
@@ -286,6 +295,13 @@ fn port(text: &str) -> Result<(), String> {
     match text.parse::<u16>() {
         Ok(1..) => Ok(()),
         _ => Err(format!("\"{text}\" is not a port such as \"443\"")),
+    }
+}
+
+fn numeral(text: &str) -> Result<(), String> {
+    match text.parse::<u16>() {
+        Ok(_) => Ok(()),
+        Err(_) => Err(format!("\"{text}\" is not a number such as \"0\"")),
     }
 }
 
@@ -368,6 +384,8 @@ fn value_of(key: &Key, text: &str) -> Value {
             | Kind::HostNames
             | Kind::NodeNames
             | Kind::Routes
+            | Kind::Numerals
+            | Kind::QuietHours
     );
     let is_text = matches!(
         key.kind,

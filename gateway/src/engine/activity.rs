@@ -1,17 +1,12 @@
 //! What an engine is used for at the moment, counted without locks on the way of every request.
 
 use crate::clock;
-use parking_lot::Mutex;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Not known: the engine was not asked, or did not answer.
 const UNKNOWN: u32 = u32::MAX;
-
-/// Prompts that are remembered for their chosen numbers: more than wait as a rule.
-const MAX_CHOSEN: usize = 512;
 
 /// Counters of one engine.
 #[derive(Debug)]
@@ -24,8 +19,8 @@ pub(crate) struct Activity {
     prompts: AtomicU32,
     /// Whether it ran a job since it was last asked to unload its models.
     has_models: AtomicBool,
-    /// Numbers and ids of the last prompts for which the client chose both.
-    chosen: Mutex<VecDeque<(String, u64)>>,
+    /// Jobs that wait for it in the gateway.
+    waiting: AtomicU32,
 }
 
 impl Default for Activity {
@@ -37,7 +32,7 @@ impl Default for Activity {
             jobs: AtomicU32::new(UNKNOWN),
             prompts: AtomicU32::new(0),
             has_models: AtomicBool::new(false),
-            chosen: Mutex::default(),
+            waiting: AtomicU32::new(0),
         }
     }
 }
@@ -103,18 +98,14 @@ impl Activity {
         self.prompts.load(Ordering::Acquire)
     }
 
-    /// Whether a client's choice of id and number differs from all recent ones: two waiting prompts
-    /// with equal ones end ComfyUI's worker (comfyui-api.md D2).
-    pub(crate) fn is_new_choice(&self, choice: &(String, u64)) -> bool {
-        let mut chosen = self.chosen.lock();
-        if chosen.contains(choice) {
-            return false;
-        }
-        if chosen.len() >= MAX_CHOSEN {
-            chosen.pop_front();
-        }
-        chosen.push_back(choice.clone());
-        true
+    /// Jobs that wait for it in the gateway.
+    pub(crate) fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_waiting(&self, jobs: usize) {
+        let jobs = u32::try_from(jobs).unwrap_or(u32::MAX);
+        self.waiting.store(jobs, Ordering::Relaxed);
     }
 
     pub(super) fn note_models(&self, has_models: bool) {

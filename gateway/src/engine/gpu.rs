@@ -28,6 +28,41 @@ pub(super) async fn memory_by_process() -> HashMap<u32, u64> {
     }
 }
 
+/// Whether every card has more than half of its memory free, so that nobody needs to give any back;
+/// `false` where that is not known.
+pub(super) async fn has_room() -> bool {
+    let mut command = Command::new("nvidia-smi");
+    command
+        .args([
+            "--query-gpu=memory.free,memory.total",
+            "--format=csv,noheader,nounits",
+        ])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    match timeout(TIME_LIMIT, command.output()).await {
+        Ok(Ok(output)) if output.status.success() => {
+            is_half_free(&String::from_utf8_lossy(&output.stdout))
+        }
+        _ => false,
+    }
+}
+
+fn is_half_free(text: &str) -> bool {
+    let mut cards = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .peekable();
+    cards.peek().is_some()
+        && cards.all(|line| {
+            let mut numbers = line.split(',').map(|number| number.trim().parse::<u64>());
+            matches!(
+                (numbers.next(), numbers.next()),
+                (Some(Ok(free)), Some(Ok(total))) if free.saturating_mul(2) > total
+            )
+        })
+}
+
 /// Lines such as `1234, 2048`: process and mebibytes. A process on two cards has two lines.
 fn parse(text: &str) -> HashMap<u32, u64> {
     let mut memory = HashMap::new();
@@ -47,6 +82,14 @@ fn parse(text: &str) -> HashMap<u32, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn room_on_all_cards() {
+        assert!(is_half_free("20000, 24576\n"));
+        assert!(!is_half_free("20000, 24576\n1000, 24576\n"));
+        assert!(!is_half_free("[N/A], [N/A]\n"));
+        assert!(!is_half_free(""));
+    }
 
     #[test]
     fn lines_of_nvidia_smi() {

@@ -3,16 +3,18 @@
 
 use super::activity::Activity;
 use super::client;
+use super::devices::Devices;
 use super::places::{self, Places};
 use super::prepare::{PreparedLauncher, Sources, Tenant};
 use crate::accounts::UserId;
 use crate::config::ConfigFile;
 use crate::files::DataDirectory;
-use crate::jobs::Turns;
+use crate::jobs::Catalogue;
 use crate::supervisor::{
     Attached, EngineState, EngineStatus, LocalSpawner, LogLimits, LogRing, RestartPolicy,
     Supervisor, SupervisorHandle, SupervisorSettings,
 };
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use std::fmt;
 use std::net::SocketAddr;
@@ -72,7 +74,8 @@ pub(super) struct Surroundings {
     pub(super) data: DataDirectory,
     pub(super) sources: Sources,
     pub(super) spawner: Arc<LocalSpawner>,
-    pub(super) turns: Arc<Turns>,
+    /// Which engine is bound to which GPU.
+    pub(super) devices: Devices,
     /// Wakes the registry.
     pub(super) wake: Arc<Notify>,
 }
@@ -90,6 +93,7 @@ pub struct Engine {
     activity: Arc<Activity>,
     asked: Arc<Notify>,
     prepared_for: Arc<Mutex<Option<(Tenant, Places)>>>,
+    catalogue: Arc<ArcSwapOption<Catalogue>>,
     _task: JoinHandle<()>,
     attendant: JoinHandle<()>,
 }
@@ -141,6 +145,7 @@ impl Engine {
         let prepared_for = Arc::new(Mutex::new(None));
         let activity = Arc::new(Activity::default());
         let asked = Arc::new(Notify::new());
+        let catalogue = Arc::new(ArcSwapOption::empty());
         let actor = Actor {
             id: id.clone(),
             source,
@@ -155,6 +160,7 @@ impl Engine {
             activity: Arc::clone(&activity),
             asked: Arc::clone(&asked),
             surroundings: Arc::clone(surroundings),
+            catalogue: Arc::clone(&catalogue),
         };
         Self {
             id,
@@ -166,6 +172,7 @@ impl Engine {
             activity,
             asked,
             prepared_for,
+            catalogue,
             _task: tokio::spawn(actor.run(received)),
             attendant: tokio::spawn(attendant.run()),
         }
@@ -185,6 +192,16 @@ impl Engine {
     pub(crate) fn prompt_was_passed(&self) {
         self.activity.prompt_was_passed();
         self.asked.notify_one();
+    }
+
+    /// What its nodes take, once it has told since its start.
+    pub(crate) fn catalogue(&self) -> Option<Arc<Catalogue>> {
+        self.catalogue.load_full()
+    }
+
+    /// Jobs that wait for it in the gateway: it is needed.
+    pub(crate) fn note_waiting(&self, jobs: usize) {
+        self.activity.set_waiting(jobs);
     }
 
     /// For whom it was started last, and where its files are.
@@ -387,7 +404,14 @@ impl Actor {
             sources,
             ..
         } = &*self.surroundings;
-        let prepared = sources.prepare(&config.current(), data, &tenant).await;
+        let settings = config.current();
+        let device = match self.id {
+            EngineId::Shared => None,
+            EngineId::User(_) => self.surroundings.devices.bind(&self.id, &settings.gpus),
+        };
+        let prepared = sources
+            .prepare(&settings, data, &tenant, device.as_deref())
+            .await;
         if let Ok(prepared) = &prepared {
             self.is_demo.store(prepared.is_demo(), Ordering::Relaxed);
             *self.prepared_for.lock() = Some((tenant, prepared.places().clone()));
@@ -407,7 +431,7 @@ impl Actor {
         }
         self.publisher
             .send_replace(EngineStatus::stopped("ComfyUI is stopped."));
-        self.surroundings.turns.is_gone(&self.id);
+        self.surroundings.devices.release(&self.id);
         self.surroundings.wake.notify_one();
     }
 }
@@ -419,6 +443,7 @@ struct Attendant {
     activity: Arc<Activity>,
     asked: Arc<Notify>,
     surroundings: Arc<Surroundings>,
+    catalogue: Arc<ArcSwapOption<Catalogue>>,
 }
 
 impl Attendant {
@@ -428,13 +453,16 @@ impl Attendant {
             let Some(address) = address else {
                 self.activity.set_jobs(None);
                 self.activity.note_models(false);
-                self.surroundings.turns.is_gone(&self.id);
+                self.catalogue.store(None);
                 if self.status.changed().await.is_err() {
                     return;
                 }
                 continue;
             };
             let pause = self.look(address).await;
+            if self.catalogue.load().is_none() {
+                self.read_catalogue(address).await;
+            }
             tokio::select! {
                 changed = self.status.changed() => {
                     if changed.is_err() {
@@ -449,8 +477,6 @@ impl Attendant {
 
     /// Asks once; returns how long to wait until the next time.
     async fn look(&self, address: SocketAddr) -> Duration {
-        let turns = &self.surroundings.turns;
-        let epoch = turns.epoch(&self.id);
         let before = self.activity.jobs();
         let prompts = self.activity.prompts();
         let jobs = client::jobs(address)
@@ -466,15 +492,30 @@ impl Attendant {
         if before != jobs {
             self.surroundings.wake.notify_one();
         }
-        if jobs == Some(0)
-            && let Some(epoch) = epoch
-        {
-            turns.is_idle(&self.id, epoch);
-        }
-        if jobs == Some(0) && !turns.holds(&self.id) {
+        if jobs == Some(0) {
             IDLE_POLL
         } else {
             BUSY_POLL
+        }
+    }
+
+    /// Reads once after each start what the engine's nodes take. Several megabytes: on a thread of
+    /// its own, and not again when it could not be read, because jobs pass without it as well.
+    async fn read_catalogue(&self, address: SocketAddr) {
+        let read = match client::object_info(address).await {
+            Ok(text) => tokio::task::spawn_blocking(move || Catalogue::parse(&text)).await,
+            Err(error) => {
+                tracing::debug!(engine = %self.id, error = %crate::http::chain(&error), "ComfyUI did not tell its nodes");
+                return;
+            }
+        };
+        match read {
+            Ok(Ok(catalogue)) => self.catalogue.store(Some(Arc::new(catalogue))),
+            Ok(Err(error)) => {
+                tracing::warn!(engine = %self.id, error = %crate::http::chain(&error), "ComfyUI's list of nodes cannot be read");
+                self.catalogue.store(Some(Arc::new(Catalogue::default())));
+            }
+            Err(error) => tracing::error!(%error, "reading ComfyUI's nodes broke"),
         }
     }
 }

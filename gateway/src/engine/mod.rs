@@ -8,7 +8,8 @@
 //! - `places` says where an engine's files are, `prepare` what is started.
 
 mod activity;
-mod client;
+pub(crate) mod client;
+mod devices;
 mod files_of_user;
 mod gpu;
 mod handle;

@@ -67,6 +67,21 @@ impl Places {
         Ok(())
     }
 
+    /// Whether a file of a job (type, subfolder, name) is there. Names that lead out count as gone.
+    pub(crate) fn has_file(&self, (kind, subfolder, name): &(String, String, String)) -> bool {
+        let root = match kind.as_str() {
+            "output" => &self.output,
+            "input" => &self.input,
+            "temp" => &self.temp,
+            _ => return false,
+        };
+        let inside = Path::new(subfolder).join(name);
+        let is_plain = inside
+            .components()
+            .all(|part| matches!(part, std::path::Component::Normal(_)));
+        is_plain && root.join(inside).is_file()
+    }
+
     /// As arguments for ComfyUI.
     pub(super) fn directories(&self) -> EngineDirectories {
         EngineDirectories {

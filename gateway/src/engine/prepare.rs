@@ -166,10 +166,14 @@ impl Sources {
         config: &Config,
         data: &DataDirectory,
         tenant: &Tenant,
+        device: Option<&str>,
     ) -> Result<Prepared, EngineError> {
         comfyui::check_user_arguments(&config.comfyui.args)?;
         let source = self.get(config).await?;
         let mut arguments = config.comfyui.args.clone();
+        if let Some(device) = device {
+            arguments.extend(["--cuda-device".to_owned(), device.to_owned()]);
+        }
         let places = match &tenant.user {
             Some(user) => Places::of_user(data, user),
             None if source.is_demo() => Places::of_demo(data),

@@ -4,6 +4,7 @@
 mod keeper;
 
 use super::client;
+use super::devices::Devices;
 use super::files_of_user::{FilesError, FilesFate, finish_deletions};
 use super::gpu;
 use super::handle::{Engine, EngineId, Surroundings};
@@ -13,7 +14,6 @@ use super::prepare::{Sources, Tenant};
 use crate::accounts::{Database, UserId};
 use crate::config::ConfigFile;
 use crate::files::DataDirectory;
-use crate::jobs::{Turn, TurnFault, Turns};
 use crate::store::Store;
 use crate::supervisor::{EngineState, EngineStatus, LocalSpawner};
 use arc_swap::ArcSwap;
@@ -159,7 +159,7 @@ impl Engines {
             data: data.clone(),
             sources: Sources::default(),
             spawner: Arc::new(LocalSpawner::from_current_executable()?),
-            turns: Turns::new(slots(settings.gpu_slots)),
+            devices: Devices::default(),
             wake: Arc::clone(&wake),
         });
         let inner = Arc::new(Inner {
@@ -372,26 +372,29 @@ impl Engines {
             .unwrap_or_default()
     }
 
-    /// Waits for the turn of a prompt of this engine; engines that have nothing to do unload their
-    /// models before another one comes to the GPU.
-    pub(crate) async fn wait_for_turn(&self, engine: &Engine) -> Result<Option<Turn>, TurnFault> {
-        if *engine.id() == EngineId::Shared {
-            return Ok(None);
+    /// Counts up whenever the state of an engine may have changed.
+    pub(crate) fn rounds(&self) -> watch::Receiver<u64> {
+        self.inner.rounds.subscribe()
+    }
+
+    /// Before a job runs in `engine`, others that have nothing to do give the GPU's memory back.
+    pub(crate) async fn make_room_for(&self, engine: &Engine) {
+        let table = self.inner.table.load();
+        let others: Vec<Arc<Engine>> = table
+            .values()
+            .filter(|other| {
+                other.id() != engine.id()
+                    && other.activity().has_models()
+                    && other.activity().jobs() == Some(0)
+            })
+            .cloned()
+            .collect();
+        drop(table);
+        if others.is_empty() || gpu::has_room().await {
+            return;
         }
-        let turn = self.inner.surroundings.turns.wait(engine.id()).await?;
-        if turn.is_fresh() {
-            let table = self.inner.table.load_full();
-            let unloads = table
-                .values()
-                .filter(|other| {
-                    other.id() != engine.id()
-                        && other.activity().has_models()
-                        && !self.inner.surroundings.turns.holds(other.id())
-                })
-                .map(|other| other.unload());
-            let _ = timeout(UNLOAD_LIMIT, join_all(unloads)).await;
-        }
-        Ok(Some(turn))
+        let unloads = others.iter().map(|other| other.unload());
+        let _ = timeout(UNLOAD_LIMIT, join_all(unloads)).await;
     }
 
     /// Starts ComfyUI: the engine for all, or the owner's; others start on a visit again.
@@ -412,6 +415,17 @@ impl Engines {
     pub fn restart(&self) {
         self.inner.is_open.store(true, Ordering::Relaxed);
         self.tell(Order::RestartAll);
+    }
+
+    /// The GPU an engine is bound to, if engines are spread over several.
+    pub(crate) fn device_of(&self, id: &EngineId) -> Option<String> {
+        self.inner.surroundings.devices.of(id)
+    }
+
+    /// States of all engines.
+    pub(crate) fn states(&self) -> Vec<EngineState> {
+        let table = self.inner.table.load();
+        table.values().map(|engine| engine.status().state).collect()
     }
 
     /// Process ids of all engines that live.
@@ -494,10 +508,6 @@ impl Engines {
     }
 }
 
-fn slots(configured: u32) -> usize {
-    usize::try_from(configured).unwrap_or(1)
-}
-
 impl Inner {
     fn sights(&self, on_gpu: &HashMap<u32, u64>) -> Vec<EngineSight> {
         let table = self.table.load();
@@ -517,7 +527,7 @@ impl Inner {
                     memory: tree.map(|tree| tree.memory),
                     gpu_memory: tree.and_then(|tree| tree.gpu_memory),
                     jobs: activity.jobs(),
-                    waiting: self.surroundings.turns.waiting_for(engine.id()),
+                    waiting: usize::try_from(activity.waiting()).unwrap_or(0),
                     sockets: activity.sockets(),
                     last_used: activity.last_used(),
                     status,

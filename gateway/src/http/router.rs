@@ -59,6 +59,7 @@ fn protected(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/sentinel/", get(pages::management))
         .route("/sentinel/account", get(pages::account))
         .route("/sentinel/gallery", get(pages::gallery))
+        .route("/sentinel/metrics", get(api::metrics))
         .layer(map_response(never_stored))
         .route("/sentinel/{*rest}", axum::routing::any(api::not_found))
         .layer(map_response(ours));

@@ -105,7 +105,7 @@ fn file_fault(value: &Json) -> Option<&'static str> {
         }
         Json::List(items) => items.iter().find_map(file_fault),
         Json::Object(members) => members.iter().find_map(|(_, value)| file_fault(value)),
-        Json::Null | Json::Boolean | Json::Number(_) | Json::Text(_) => None,
+        Json::Null | Json::Boolean(_) | Json::Number(_) | Json::Text(_) => None,
     }
 }
 

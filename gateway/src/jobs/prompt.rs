@@ -3,12 +3,24 @@
 //! ours cannot read differently (UTF-8, no duplicate keys, finite numbers, bounded depth).
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_json::json;
+use serde_json::{Number, json};
 use std::collections::HashSet;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 /// Largest prompt, bytes. Graphs are tens of kilobytes; some carry small pictures.
 pub(crate) const MAX_PROMPT: usize = 16 * 1024 * 1024;
+
+/// Inputs of core loaders that name what takes the GPU's memory.
+const MODEL_INPUTS: [&str; 7] = [
+    "ckpt_name",
+    "clip_name",
+    "clip_name1",
+    "lora_name",
+    "model_name",
+    "unet_name",
+    "vae_name",
+];
 
 /// Why a prompt is refused, with the place in it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,21 +57,36 @@ pub(super) fn refusal(kind: &str, message: &str, details: &str) -> serde_json::V
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Json {
     Null,
-    Boolean,
-    Number(f64),
+    Boolean(bool),
+    Number(Number),
     Text(String),
     List(Vec<Self>),
     Object(Vec<(String, Self)>),
 }
 
 impl Json {
-    fn get(&self, name: &str) -> Option<&Self> {
+    pub(super) fn get(&self, name: &str) -> Option<&Self> {
         match self {
             Self::Object(members) => members
                 .iter()
                 .find(|(other, _)| other == name)
                 .map(|(_, value)| value),
             _ => None,
+        }
+    }
+
+    /// As it is written into an answer.
+    pub(super) fn to_value(&self) -> serde_json::Value {
+        match self {
+            Self::Null => serde_json::Value::Null,
+            Self::Boolean(value) => serde_json::Value::Bool(*value),
+            Self::Number(number) => serde_json::Value::Number(number.clone()),
+            Self::Text(text) => serde_json::Value::String(text.clone()),
+            Self::List(items) => items.iter().map(Self::to_value).collect(),
+            Self::Object(members) => members
+                .iter()
+                .map(|(name, value)| (name.clone(), value.to_value()))
+                .collect(),
         }
     }
 }
@@ -70,15 +97,18 @@ pub(crate) struct Node {
     pub(crate) id: String,
     pub(crate) class_type: String,
     pub(crate) inputs: Vec<(String, Json)>,
+    /// ComfyUI cannot check a node without any.
+    pub(crate) has_inputs: bool,
+    /// What the user calls it: `_meta.title`, if there is one.
+    pub(crate) title: Option<Json>,
 }
 
 /// A prompt that ComfyUI can read without harm.
 #[derive(Debug)]
 pub(crate) struct Prompt {
     pub(crate) nodes: Vec<Node>,
-    /// The prompt's id and number when the client chose both: two of them that are equal end
-    /// ComfyUI's worker (comfyui-api.md D2).
-    pub(crate) chosen: Option<(String, u64)>,
+    /// Whether there is a graph at all, if only an empty one.
+    pub(crate) has_graph: bool,
 }
 
 impl Prompt {
@@ -91,11 +121,10 @@ impl Prompt {
         }
         check_text_or_none(&body, "client_id")?;
         check_text_or_none(&body, "prompt_id")?;
-        let number = match body.get("number") {
-            None => None,
-            Some(Json::Number(number)) => Some(*number),
+        match body.get("number") {
+            None | Some(Json::Number(_)) => {}
             Some(_) => return Err(wrong("number", "a number")),
-        };
+        }
         match body.get("extra_data") {
             None => {}
             Some(extra @ Json::Object(_)) => check_extra_data(extra)?,
@@ -105,10 +134,6 @@ impl Prompt {
             None | Some(Json::Null | Json::List(_)) => {}
             Some(_) => return Err(wrong("partial_execution_targets", "a list")),
         }
-        let chosen = number.and_then(|number| match body.get("prompt_id")? {
-            Json::Text(id) => Some((id.clone(), number.to_bits())),
-            _ => Some((String::new(), number.to_bits())),
-        });
         // ComfyUI says itself that a prompt is missing.
         let nodes = match body.get("prompt") {
             None => Vec::new(),
@@ -118,7 +143,32 @@ impl Prompt {
                 .collect::<Result<_, _>>()?,
             Some(_) => return Err(wrong("prompt", "an object")),
         };
-        Ok(Self { nodes, chosen })
+        Ok(Self {
+            nodes,
+            has_graph: body.get("prompt").is_some(),
+        })
+    }
+
+    /// Stands for the models that the prompt loads: equal for prompts that load the same. `None`:
+    /// it loads none that is known.
+    pub(crate) fn model(&self) -> Option<u64> {
+        let mut names: Vec<(&str, &str, &str)> = Vec::new();
+        for node in &self.nodes {
+            for (input, value) in &node.inputs {
+                if let Json::Text(value) = value
+                    && MODEL_INPUTS.contains(&input.as_str())
+                {
+                    names.push((&node.class_type, input, value));
+                }
+            }
+        }
+        if names.is_empty() {
+            return None;
+        }
+        names.sort_unstable();
+        let mut hasher = std::hash::DefaultHasher::new();
+        names.hash(&mut hasher);
+        Some(hasher.finish())
     }
 }
 
@@ -169,6 +219,11 @@ fn read_node(id: &str, node: &Json) -> Result<Node, PromptFault> {
         id: id.to_owned(),
         class_type,
         inputs,
+        has_inputs: node.get("inputs").is_some(),
+        title: node
+            .get("_meta")
+            .and_then(|meta| meta.get("title"))
+            .cloned(),
     })
 }
 
@@ -191,28 +246,23 @@ impl<'de> Visitor<'de> for JsonVisitor {
         Ok(Json::Null)
     }
 
-    fn visit_bool<Fault>(self, _value: bool) -> Result<Json, Fault> {
-        Ok(Json::Boolean)
+    fn visit_bool<Fault>(self, value: bool) -> Result<Json, Fault> {
+        Ok(Json::Boolean(value))
     }
 
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "only whether it is a number matters"
-    )]
     fn visit_i64<Fault>(self, value: i64) -> Result<Json, Fault> {
-        Ok(Json::Number(value as f64))
+        Ok(Json::Number(value.into()))
     }
 
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "only whether it is a number matters"
-    )]
     fn visit_u64<Fault>(self, value: u64) -> Result<Json, Fault> {
-        Ok(Json::Number(value as f64))
+        Ok(Json::Number(value.into()))
     }
 
-    fn visit_f64<Fault>(self, value: f64) -> Result<Json, Fault> {
-        Ok(Json::Number(value))
+    fn visit_f64<Fault: serde::de::Error>(self, value: f64) -> Result<Json, Fault> {
+        let number = Number::from_f64(value);
+        Ok(Json::Number(number.ok_or_else(|| {
+            Fault::custom("a number that is not finite")
+        })?))
     }
 
     fn visit_str<Fault>(self, value: &str) -> Result<Json, Fault> {
@@ -265,7 +315,6 @@ mod tests {
         let prompt = Prompt::parse(body.as_bytes()).unwrap();
         assert_eq!(prompt.nodes.len(), 1);
         assert_eq!(prompt.nodes[0].class_type, "A");
-        assert_eq!(prompt.chosen, Some(("p".to_owned(), (-1.5f64).to_bits())));
         for body in [
             "{}",
             r#"{"prompt":{}}"#,

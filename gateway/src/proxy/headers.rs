@@ -4,7 +4,8 @@ use crate::access::FORWARDING_HEADERS;
 use crate::auth::{COOKIE_NAME, PROOF_HEADER};
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, COOKIE, EXPECT, HOST, HeaderName, ORIGIN,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SEC_WEBSOCKET_EXTENSIONS, SET_COOKIE, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue};
 
@@ -44,6 +45,10 @@ pub(super) fn clean_request(headers: &mut HeaderMap, engine: &HeaderValue) -> Op
             Ok(origin) => headers.insert(ORIGIN, origin),
             Err(_) => headers.remove(ORIGIN),
         };
+    }
+    if upgrade.is_some() {
+        // Compressed frames could not be looked at; over loopback nothing is gained by it.
+        headers.remove(SEC_WEBSOCKET_EXTENSIONS);
     }
     headers.insert(HOST, engine.clone());
     upgrade

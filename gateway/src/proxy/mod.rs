@@ -1,8 +1,11 @@
 //! The way from a signed-in request to the user's engine and back. Streams both ways; nothing is
 //! parsed but ComfyUI's page, which gets the overlay script.
 
+mod client_id;
+mod frames;
 mod headers;
 mod idle;
+mod jobs;
 mod overlay;
 mod path;
 mod pool;
@@ -19,6 +22,7 @@ use crate::app::App;
 use crate::auth::{SessionKind, SignedIn};
 use crate::engine::{Engine, EngineId, Visit};
 use crate::http::{ApiError, RequestContext, chain, pages};
+use crate::jobs::with_count;
 use crate::store::AuditEvent;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -83,10 +87,31 @@ pub async fn forward(
 ) -> Response {
     let wants_html = crate::auth::accepts_html(request.headers());
     let means = meaning(request.method(), request.uri().path());
-    if let Err(error) = allowed(&app, &context, &signed_in, means, &request) {
+    if let Err(error) = allowed(&app, &context, &signed_in, &means, &request) {
         return refusal(&app, &context, wants_html, error);
     }
     let user = &signed_in.account.id;
+    let request = match &means {
+        Meaning::Job(route) => {
+            // Whoever looks at his queue will want his engine.
+            app.engines
+                .visit(user, visit_of(&signed_in, &request, wants_html));
+            let way = Way {
+                app: &app,
+                context: &context,
+                signed_in: &signed_in,
+            };
+            match jobs::answer(&way, route, request).await {
+                Ok(response) => return response,
+                Err(Failure::Foreign(request)) => *request,
+                Err(Failure::Refused(response)) => return *response,
+                Err(Failure::Proxy(error)) => {
+                    return refusal(&app, &context, wants_html, error.into());
+                }
+            }
+        }
+        _ => request,
+    };
     let mut engine = app.engines.of(user);
     let mut address = engine.as_ref().and_then(|engine| engine.address());
     if address.is_none() {
@@ -107,19 +132,20 @@ pub async fn forward(
         app: &app,
         context: &context,
         signed_in: &signed_in,
-        engine: &engine,
     };
     let answered = match means {
-        Meaning::Prompt => prompts::pass(&way, request).await,
+        Meaning::Prompt => prompts::pass(&way, &engine, request).await,
         Meaning::AssetUpload if !signed_in.has_admin_rights() => {
             let (request, verdict) = uploads::checked(request, context.tasks());
-            let answered = exchange(&way, address, request).await;
+            let answered = exchange(&way, &engine, address, request).await;
             match verdict.refusal() {
                 Some(refusal) => Ok(refusal.into_response()),
                 None => answered.map_err(Into::into),
             }
         }
-        _ => exchange(&way, address, request).await.map_err(Into::into),
+        _ => exchange(&way, &engine, address, request)
+            .await
+            .map_err(Into::into),
     };
     match answered {
         Ok(response) => response,
@@ -128,6 +154,7 @@ pub async fn forward(
         }
         Err(Failure::Proxy(error)) => refusal(&app, &context, wants_html, error.into()),
         Err(Failure::Refused(response)) => *response,
+        Err(Failure::Foreign(_)) => refusal(&app, &context, wants_html, ApiError::not_found()),
     }
 }
 
@@ -136,13 +163,14 @@ struct Way<'request> {
     app: &'request Arc<App>,
     context: &'request RequestContext,
     signed_in: &'request SignedIn,
-    engine: &'request Arc<Engine>,
 }
 
 /// Why a request has no answer of its engine.
 enum Failure {
     Proxy(ProxyError),
     Refused(Box<Response>),
+    /// It is the engine's to answer.
+    Foreign(Box<Request>),
 }
 
 impl From<ProxyError> for Failure {
@@ -167,7 +195,7 @@ fn allowed(
     app: &App,
     context: &RequestContext,
     signed_in: &SignedIn,
-    means: Meaning,
+    means: &Meaning,
     request: &Request,
 ) -> Result<(), ApiError> {
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
@@ -179,7 +207,7 @@ fn allowed(
     }
     if matches!(
         means,
-        Meaning::Known | Meaning::Prompt | Meaning::AssetUpload
+        Meaning::Known | Meaning::Prompt | Meaning::Job(_) | Meaning::Events | Meaning::AssetUpload
     ) || signed_in.has_admin_rights()
     {
         return Ok(());
@@ -190,7 +218,11 @@ fn allowed(
         Meaning::Manager => config.manager_admin_only,
         Meaning::Install | Meaning::Layout => true,
         Meaning::Unknown => !app.custom_routes_are_open(&config, &signed_in.account.id, path),
-        Meaning::Known | Meaning::Prompt | Meaning::AssetUpload => false,
+        Meaning::Known
+        | Meaning::Prompt
+        | Meaning::Job(_)
+        | Meaning::Events
+        | Meaning::AssetUpload => false,
     };
     if !is_refused {
         return Ok(());
@@ -201,7 +233,7 @@ fn allowed(
         Some(context.caller.address),
         Some(path),
     );
-    Err(if means == Meaning::Unknown {
+    Err(if *means == Meaning::Unknown {
         ApiError::new(
             StatusCode::FORBIDDEN,
             "route_not_allowed",
@@ -210,6 +242,12 @@ fn allowed(
     } else {
         ApiError::admin_required()
     })
+}
+
+fn refused(status: StatusCode, code: &'static str, message: &'static str) -> Failure {
+    Failure::Refused(Box::new(
+        ApiError::new(status, code, message).into_response(),
+    ))
 }
 
 fn refusal(app: &App, context: &RequestContext, wants_html: bool, error: ApiError) -> Response {
@@ -222,6 +260,7 @@ fn refusal(app: &App, context: &RequestContext, wants_html: bool, error: ApiErro
 
 async fn exchange(
     way: &Way<'_>,
+    target: &Arc<Engine>,
     address: SocketAddr,
     mut request: Request,
 ) -> Result<Response, ProxyError> {
@@ -229,14 +268,23 @@ async fn exchange(
         app,
         context,
         signed_in,
-        engine: target,
     } = *way;
     let method = request.method().clone();
-    let path_and_query = request
+    let mut path_and_query = request
         .uri()
         .path_and_query()
         .cloned()
         .unwrap_or(PathAndQuery::from_static("/"));
+    let mut page_name = client_id::of_query(path_and_query.query());
+    if *target.id() == EngineId::Shared
+        && meaning(&method, path_and_query.path()) == Meaning::Events
+    {
+        let own = client_id::own(&signed_in.account.id, page_name.as_deref());
+        if let Some(rewritten) = client_id::rewrite(request.uri(), &own) {
+            path_and_query = rewritten;
+        }
+        page_name = Some(own);
+    }
     let engine = engine_host(address);
     let upgrade = headers::clean_request(request.headers_mut(), &engine);
     let in_use = target.activity().begin(upgrade.is_some());
@@ -274,6 +322,8 @@ async fn exchange(
         if let Some(protocol) = protocol {
             add_upgrade(response.headers_mut(), protocol);
         }
+        let is_events = meaning(&method, path_and_query.path()) == Meaning::Events;
+        let feed = is_events.then(|| feed(way, target, page_name));
         let tunnel = tunnel::run(
             Arc::clone(app),
             context.caller.address,
@@ -281,6 +331,7 @@ async fn exchange(
             client_side,
             engine_side,
             in_use,
+            feed,
         );
         context.tasks().spawn(tunnel);
         return Ok(response.map(|_| Body::empty()));
@@ -290,6 +341,29 @@ async fn exchange(
         return Ok(overlay::add_script(response, &method).await);
     }
     Ok(response.map(|body| Body::new(IdleBody::new(body, IDLE_TIMEOUT).using(in_use))))
+}
+
+/// What ComfyUI's events become on their way to a page: the counts are its user's own, and what the
+/// gateway has to tell comes with them.
+fn feed(way: &Way<'_>, target: &Engine, page_name: Option<String>) -> frames::Feed {
+    let user = way.signed_in.account.id.clone();
+    let (open, messages) = way.app.jobs.sockets.open(&user, page_name);
+    let status = {
+        let (app, user) = (Arc::clone(way.app), user.clone());
+        // Forgotten with the socket.
+        let open = open;
+        move |message: &[u8]| {
+            let _open = &open;
+            with_count(message, app.jobs.remaining(&user))
+        }
+    };
+    let is_shared = *target.id() == EngineId::Shared;
+    let app = Arc::clone(way.app);
+    frames::Feed {
+        status: Arc::new(status),
+        hears_text: Arc::new(move || !is_shared || app.jobs.only_runner().as_ref() == Some(&user)),
+        messages,
+    }
 }
 
 fn add_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {

@@ -1,67 +1,263 @@
-//! `POST /prompt`: read once, checked, held until it is its engine's turn on the GPU, and passed on
-//! byte for byte.
+//! `POST /prompt`: read once and checked. While the GPU is free it goes straight to the engine, whose
+//! answer comes back; else it is written down and waits its turn in the gateway.
 
-use super::{Failure, ProxyError, Way, exchange};
+use super::{Failure, ProxyError, Way, exchange, refused};
 use crate::auth::SignedIn;
-use crate::http::ApiError;
-use crate::jobs::{MAX_PROMPT, NodePolicy, Prompt, PromptFault, TurnFault};
-use crate::store::AuditEvent;
+use crate::clock;
+use crate::engine::{Engine, EngineId};
+use crate::http::{ApiError, chain};
+use crate::jobs::{
+    Accepted, Admission, Arrival, JobId, LimitFault, MAX_PROMPT, NodePolicy, Prompt, PromptFault,
+    Running, Submission, is_full, limits_of, may_run, number_text, watch_job,
+};
+use crate::store::{AuditEvent, JobRow, JobState, JobTexts, NewJob, StoreError};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
 /// Time for a client to send its prompt.
 const SEND_LIMIT: Duration = Duration::from_secs(60);
-/// How long a prompt is held while others use the GPU. Browsers give up after five minutes.
-const TURN_LIMIT: Duration = Duration::from_secs(280);
 /// Prompts longer than this are read on a thread of their own, so that nobody else waits.
 const LONG: usize = 256 * 1024;
+/// Longest answer of an engine to a prompt it took, bytes.
+const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
-/// Passes a prompt on, or refuses it in ComfyUI's form.
-pub(super) async fn pass(way: &Way<'_>, request: Request) -> Result<Response, Failure> {
-    let (mut parts, body) = request.into_parts();
+/// Passes a prompt on, lets it wait, or refuses it in ComfyUI's form.
+pub(super) async fn pass(
+    way: &Way<'_>,
+    engine: &Arc<Engine>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let (parts, body) = request.into_parts();
     check_encoding(&parts.headers)?;
     let bytes = read(body).await?;
-    check(way, &bytes).await?;
-    let waited = timeout(TURN_LIMIT, way.app.engines.wait_for_turn(way.engine)).await;
-    let mut turn = match waited {
-        Ok(Ok(turn)) => turn,
-        Ok(Err(TurnFault::Full)) => {
-            return Err(refused(
-                StatusCode::TOO_MANY_REQUESTS,
-                "queue_full",
-                "You have too many prompts waiting for the GPU.",
-            ));
-        }
-        Ok(Err(TurnFault::Closed)) | Err(_) => {
-            return Err(refused(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "gpu_busy",
-                "Other users keep the GPU busy. Please try again in a few minutes.",
-            ));
-        }
+    let prompt = check(way, &bytes).await?;
+    let address = engine.address().ok_or_else(gone)?;
+    let mut submission = Submission::parse(&bytes)
+        .map_err(|error| in_comfyui_form(PromptFault::Json(error.to_string()).body()))?;
+    drop(bytes);
+    if *engine.id() == EngineId::Shared {
+        let user = &way.signed_in.account.id;
+        let own = super::client_id::own(user, submission.client_id.as_deref());
+        submission.client_id = Some(own);
+    }
+    let wanted = submission.wanted_id.as_deref().and_then(JobId::parse);
+    let id = match wanted {
+        Some(id) if !way.app.store.knows_job(id).await.unwrap_or(true) => id,
+        _ => JobId::generate(),
     };
-    let address = way.engine.address().ok_or_else(gone)?;
+    let created_at = clock::now_ms();
+    let user = &way.signed_in.account.id;
+    let admission = way.app.jobs.admit(
+        Arrival {
+            id,
+            user: user.clone(),
+            number: submission.number,
+            is_front: submission.is_front,
+            model: prompt.model(),
+            client_id: submission.client_id.clone(),
+            secrets: submission.secrets().clone(),
+            created_at,
+        },
+        &limits_of(way.app, user),
+        engine.id(),
+        &|engine, busy| is_full(way.app, engine, busy),
+        &|user, hold| may_run(way.app, user, hold),
+    );
+    match admission.map_err(over_limit)? {
+        Admission::Now(job) => straight(way, engine, address, parts, &submission, *job).await,
+        Admission::Later(waiting) => {
+            let accepted = match engine.catalogue() {
+                Some(catalogue) => catalogue
+                    .check(&prompt, submission.targets().as_deref())
+                    .map_err(|refusal| in_comfyui_form(refusal.body()))?,
+                None => Accepted::unchecked(),
+            };
+            let (entry, details) = *waiting;
+            let number = entry.number;
+            let row = JobRow {
+                id,
+                user: user.clone(),
+                seq: entry.seq.cast_signed(),
+                number,
+                urgency: entry.urgency,
+                state: JobState::Waiting,
+                attempts: 0,
+                created_at,
+                client_id: submission.client_id.clone(),
+                workflow_id: submission.workflow_id.clone(),
+                model: entry.model,
+            };
+            let job = NewJob {
+                row,
+                texts: texts(&submission, created_at, &accepted.outputs),
+            };
+            way.app
+                .store
+                .add_job(job)
+                .await
+                .map_err(|error| not_written(&error))?;
+            way.app.jobs.enqueue(entry, details);
+            Ok(taken(id, number, &accepted.node_errors))
+        }
+    }
+}
+
+/// The engine is free: the prompt goes to it at once, and its answer comes back.
+async fn straight(
+    way: &Way<'_>,
+    engine: &Arc<Engine>,
+    address: SocketAddr,
+    mut parts: Parts,
+    submission: &Submission,
+    job: Running,
+) -> Result<Response, Failure> {
+    let id = job.entry.id;
+    let started = Started {
+        way,
+        id,
+        is_kept: false,
+    };
+    let created_at = job.details.created_at;
+    let row = JobRow {
+        id,
+        user: job.entry.user.clone(),
+        seq: job.entry.seq.cast_signed(),
+        number: job.entry.number,
+        urgency: job.entry.urgency,
+        state: JobState::Running,
+        attempts: 1,
+        created_at,
+        client_id: submission.client_id.clone(),
+        workflow_id: submission.workflow_id.clone(),
+        model: job.entry.model,
+    };
+    let execute = Vec::new();
+    let new = NewJob {
+        row,
+        texts: texts(submission, created_at, &execute),
+    };
+    way.app
+        .store
+        .add_running_job(new)
+        .await
+        .map_err(|error| not_written(&error))?;
+    way.app.engines.make_room_for(engine).await;
+    let body = submission.body(id, created_at);
     parts.headers.remove(CONTENT_LENGTH);
     parts
         .headers
-        .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-    let request = Request::from_parts(parts, Body::from(bytes));
-    if let Some(turn) = &mut turn {
-        turn.use_it();
+        .insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    let request = Request::from_parts(parts, Body::from(body));
+    let answer = exchange(way, engine, address, request).await;
+    engine.prompt_was_passed();
+    let answer = match answer {
+        Ok(answer) if answer.status().is_success() => answer,
+        other => {
+            forget(way, id).await;
+            drop(started);
+            return Ok(other?);
+        }
+    };
+    let number = job.entry.number;
+    started.keep();
+    way.app.jobs.begin_count(&job.entry.user);
+    let watched = watch_job(Arc::clone(way.app), Arc::clone(engine), address, job, 1);
+    way.app.jobs.spawn(watched);
+    let answer = match Limited::new(answer.into_body(), MAX_ANSWER).collect().await {
+        Ok(collected) => serde_json::from_slice::<Value>(&collected.to_bytes()).unwrap_or_default(),
+        Err(_) => Value::Null,
+    };
+    Ok(taken(
+        id,
+        number,
+        answer.get("node_errors").unwrap_or(&json!({})),
+    ))
+}
+
+/// A job that counts as running; unless it is kept, the GPU is free again when this is dropped.
+struct Started<'way> {
+    way: &'way Way<'way>,
+    id: JobId,
+    is_kept: bool,
+}
+
+impl Started<'_> {
+    fn keep(mut self) {
+        self.is_kept = true;
     }
-    let answer = exchange(way, address, request).await;
-    way.engine.prompt_was_passed();
-    drop(turn);
-    Ok(answer?)
+}
+
+impl Drop for Started<'_> {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            self.way.app.jobs.refused(self.id);
+        }
+    }
+}
+
+async fn forget(way: &Way<'_>, id: JobId) {
+    if let Err(error) = way.app.store.remove_jobs(vec![id]).await {
+        tracing::warn!(error = %chain(&error), "a refused job could not be forgotten");
+    }
+}
+
+fn texts(submission: &Submission, created_at: i64, execute: &[String]) -> JobTexts {
+    JobTexts {
+        prompt: submission.prompt().to_owned(),
+        extra: submission.extra(created_at),
+        rest: submission.rest(),
+        execute: Value::from(execute.to_vec()).to_string(),
+    }
+}
+
+/// ComfyUI's answer to a prompt it took.
+fn taken(id: JobId, number: f64, node_errors: &Value) -> Response {
+    let number: Value = serde_json::from_str(&number_text(number)).unwrap_or_default();
+    let body = json!({ "prompt_id": id.to_string(), "number": number, "node_errors": node_errors });
+    Json(body).into_response()
+}
+
+fn over_limit(fault: LimitFault) -> Failure {
+    let (code, limit) = match fault {
+        LimitFault::JobsWaiting(_) => ("jobs_waiting", "jobs_waiting"),
+        LimitFault::GpuMinutes(_) => ("gpu_minutes", "gpu_minutes_a_day"),
+        LimitFault::Full => ("queue_full", "queue"),
+    };
+    let mut error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, code, fault.to_string())
+        .with("limit", limit)
+        // ComfyUI's page shows this text to people.
+        .with("node_errors", json!({}));
+    if let LimitFault::GpuMinutes(_) = fault {
+        error = error
+            .with("until", clock::next_local_midnight())
+            .retry_after(clock::seconds_to_local_midnight());
+    }
+    Failure::Refused(Box::new(error.into_response()))
+}
+
+/// A full disk takes no new job and loses none of the old.
+fn not_written(error: &StoreError) -> Failure {
+    tracing::error!(error = %chain(error), "a job could not be written down and was refused");
+    Failure::Refused(Box::new(
+        ApiError::new(
+            StatusCode::INSUFFICIENT_STORAGE,
+            "not_written",
+            "The job could not be written down, so it was not taken. Is the disk of the server full?",
+        )
+        .into_response(),
+    ))
 }
 
 fn gone() -> Failure {
@@ -70,7 +266,7 @@ fn gone() -> Failure {
 
 /// ComfyUI undoes compression and obeys the charset; what it would read then is not what was
 /// checked here.
-fn check_encoding(headers: &HeaderMap) -> Result<(), Failure> {
+pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Failure> {
     let is_plain = headers
         .get_all(CONTENT_ENCODING)
         .iter()
@@ -99,7 +295,7 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Failure> {
     }
 }
 
-async fn read(body: Body) -> Result<Bytes, Failure> {
+pub(super) async fn read(body: Body) -> Result<Bytes, Failure> {
     match timeout(SEND_LIMIT, Limited::new(body, MAX_PROMPT).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(refused(
@@ -120,7 +316,7 @@ async fn read(body: Body) -> Result<Bytes, Failure> {
     }
 }
 
-async fn check(way: &Way<'_>, bytes: &Bytes) -> Result<(), Failure> {
+async fn check(way: &Way<'_>, bytes: &Bytes) -> Result<Prompt, Failure> {
     let parsed = if bytes.len() > LONG {
         let bytes = bytes.clone();
         tokio::task::spawn_blocking(move || Prompt::parse(&bytes))
@@ -130,15 +326,6 @@ async fn check(way: &Way<'_>, bytes: &Bytes) -> Result<(), Failure> {
         Prompt::parse(bytes)
     };
     let prompt = parsed.map_err(|fault: PromptFault| in_comfyui_form(fault.body()))?;
-    if let Some(chosen) = &prompt.chosen
-        && !way.engine.activity().is_new_choice(chosen)
-    {
-        let fault = PromptFault::Type {
-            member: "prompt_id".to_owned(),
-            expected: "new when number is given",
-        };
-        return Err(in_comfyui_form(fault.body()));
-    }
     let live = way.app.live.load();
     if let Err(nodes) = policy(&live, way.signed_in).check(&prompt) {
         way.app.audit(
@@ -149,7 +336,8 @@ async fn check(way: &Way<'_>, bytes: &Bytes) -> Result<(), Failure> {
         );
         return Err(in_comfyui_form(nodes.body()));
     }
-    Ok(())
+    drop(live);
+    Ok(prompt)
 }
 
 fn policy<'live>(live: &'live crate::app::Live, signed_in: &SignedIn) -> &'live NodePolicy {
@@ -163,12 +351,6 @@ fn policy<'live>(live: &'live crate::app::Live, signed_in: &SignedIn) -> &'live 
 fn in_comfyui_form(body: Value) -> Failure {
     Failure::Refused(Box::new(
         (StatusCode::BAD_REQUEST, Json(body)).into_response(),
-    ))
-}
-
-fn refused(status: StatusCode, code: &'static str, message: &'static str) -> Failure {
-    Failure::Refused(Box::new(
-        ApiError::new(status, code, message).into_response(),
     ))
 }
 

@@ -1,15 +1,20 @@
 //! What a path of ComfyUI is, so that the roles' rights can be applied to it.
 
+use super::jobs::JobRoute;
 use super::path::is_manager_path;
 use http::Method;
 
 /// What a request to ComfyUI means for rights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// ComfyUI's own and harmless in an engine of one's own.
     Known,
     /// `POST /prompt`.
     Prompt,
+    /// The queue and the history, of which each user has his own.
+    Job(JobRoute),
+    /// ComfyUI's events.
+    Events,
     /// An upload that may go into the models or the custom nodes.
     AssetUpload,
     /// ComfyUI-Manager, which installs code.
@@ -78,6 +83,11 @@ pub(super) fn meaning(method: &Method, normal_path: &str) -> Meaning {
     let changes = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     match segments.as_slice() {
         ["prompt"] if *method == Method::POST => Meaning::Prompt,
+        ["ws"] => Meaning::Events,
+        job if JobRoute::of(job).is_some() => match JobRoute::of(job) {
+            Some(route) => Meaning::Job(route),
+            None => Meaning::Unknown,
+        },
         ["assets"] if *method == Method::POST => Meaning::AssetUpload,
         ["assets", "download" | "import" | "prune" | "seed", ..] if changes => Meaning::Install,
         ["models", "download", ..] => Meaning::Install,
@@ -105,10 +115,10 @@ mod tests {
             (get, "/user.css", Meaning::Known),
             (get, "/api/userdata/user.css", Meaning::Known),
             (get, "/api/v2/userdata", Meaning::Known),
-            (get, "/api/api/jobs", Meaning::Known),
-            (get, "/ws", Meaning::Known),
+            (get, "/api/api/jobs", Meaning::Job(JobRoute::Jobs)),
+            (get, "/ws", Meaning::Events),
             (get, "/extensions/pack/x.js", Meaning::Known),
-            (get, "/prompt", Meaning::Known),
+            (get, "/prompt", Meaning::Job(JobRoute::Count)),
             (post, "/prompt", Meaning::Prompt),
             (post, "/api/prompt", Meaning::Prompt),
             (post, "//api//prompt/", Meaning::Prompt),
@@ -157,7 +167,11 @@ mod tests {
             "/docs/x/en.md",
             "/api/free",
         ] {
-            assert_eq!(meaning(&Method::GET, path), Meaning::Known, "{path}");
+            let meant = meaning(&Method::GET, path);
+            assert!(
+                matches!(meant, Meaning::Known | Meaning::Job(_) | Meaning::Events),
+                "{path}"
+            );
         }
     }
 }

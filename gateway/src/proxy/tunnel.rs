@@ -1,6 +1,7 @@
-//! WebSockets and other upgrades: bytes both ways, untouched, until either side ends, the session
-//! ends, or the caller's address is denied.
+//! WebSockets and other upgrades: bytes both ways until either side ends, the session ends, or the
+//! caller's address is denied. Untouched, but for ComfyUI's events ([`super::frames`]).
 
+use super::frames::{self, Feed};
 use crate::access::ClientIp;
 use crate::app::App;
 use crate::auth::Session;
@@ -9,7 +10,9 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::copy_bidirectional_with_sizes;
+use tokio::io::{
+    AsyncRead, AsyncWrite, AsyncWriteExt as _, copy, copy_bidirectional_with_sizes, split,
+};
 use tokio::time::{sleep, timeout};
 
 /// Buffer of each direction, bytes. tokio's 8 KiB cost more than half of the throughput of large
@@ -28,6 +31,7 @@ pub(super) async fn run(
     client: OnUpgrade,
     engine: OnUpgrade,
     _in_use: InUse,
+    feed: Option<Feed>,
 ) {
     let Ok((Ok(client), Ok(engine))) =
         timeout(UPGRADE_TIMEOUT, async { tokio::join!(client, engine) }).await
@@ -39,7 +43,7 @@ pub(super) async fn run(
     let mut engine = TokioIo::new(engine);
     let place = app.connections.enter(address);
     tokio::select! {
-        result = copy_bidirectional_with_sizes(&mut client, &mut engine, BUFFER, BUFFER) => {
+        result = carry(&mut client, &mut engine, feed) => {
             if let Err(error) = result {
                 tracing::debug!(%error, "a tunnel broke");
             }
@@ -48,4 +52,23 @@ pub(super) async fn run(
         () = sleep(session.remaining().min(LONGEST)) => tracing::debug!("a tunnel was closed: its session ran out"),
         () = place.ended() => tracing::debug!("a tunnel was closed: its address was denied or Sentinel stops"),
     }
+}
+
+async fn carry(
+    client: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    engine: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    feed: Option<Feed>,
+) -> std::io::Result<()> {
+    let Some(feed) = feed else {
+        copy_bidirectional_with_sizes(client, engine, BUFFER, BUFFER).await?;
+        return Ok(());
+    };
+    let (mut from_client, mut to_client) = split(client);
+    let (mut from_engine, mut to_engine) = split(engine);
+    let up = async {
+        copy(&mut from_client, &mut to_engine).await?;
+        to_engine.shutdown().await
+    };
+    let down = frames::carry(&mut from_engine, &mut to_client, feed);
+    tokio::try_join!(up, down).map(|_| ())
 }

@@ -35,6 +35,8 @@ pub enum AuditEvent {
     ConfigChanged,
     /// ComfyUI was started, stopped or restarted by an admin.
     EngineCommand,
+    /// Jobs were paused, moved or cancelled by an admin.
+    QueueCommand,
     /// An invite was made.
     InviteMade,
     /// An invite was used.
@@ -64,6 +66,7 @@ impl AuditEvent {
             Self::AccessChanged => "access_changed",
             Self::ConfigChanged => "config_changed",
             Self::EngineCommand => "engine_command",
+            Self::QueueCommand => "queue_command",
             Self::InviteMade => "invite_made",
             Self::InviteUsed => "invite_used",
             Self::InviteWithdrawn => "invite_withdrawn",

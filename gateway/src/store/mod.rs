@@ -5,12 +5,19 @@ mod audit;
 mod devices;
 mod facts;
 mod invites;
+mod jobs;
 mod sessions;
+mod usage;
 
 pub use audit::{AuditEntry, AuditEvent, AuditView};
 pub use devices::Device;
 pub use invites::Invite;
+pub(crate) use jobs::{
+    FinishedJob, JobRow, JobState, JobSummary, JobTexts, NewJob, Ordering as JobOrdering,
+    Selection as JobSelection,
+};
 pub use sessions::SessionRow;
+pub(crate) use usage::{NotificationTarget, UsageRow};
 
 use rusqlite::Connection;
 use std::path::Path;
@@ -73,6 +80,55 @@ const MIGRATIONS: &[&str] = &[
         ended_at INTEGER
     ) STRICT;
 ",
+    // Times of jobs are milliseconds since 1970.
+    "
+    CREATE TABLE jobs (
+        id TEXT PRIMARY KEY,
+        user_id TEXT NOT NULL,
+        seq INTEGER NOT NULL,
+        number REAL NOT NULL,
+        urgency INTEGER NOT NULL DEFAULT 1,
+        state TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        created_at INTEGER NOT NULL,
+        handed_at INTEGER,
+        started_at INTEGER,
+        ended_at INTEGER,
+        gpu_ms INTEGER,
+        client_id TEXT,
+        workflow_id TEXT,
+        model INTEGER,
+        reason TEXT,
+        summary TEXT
+    ) STRICT;
+    CREATE INDEX jobs_of_user ON jobs (user_id, seq);
+    CREATE INDEX unfinished_jobs ON jobs (seq) WHERE state IN ('waiting', 'running');
+    CREATE TABLE job_texts (
+        id TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE,
+        prompt TEXT NOT NULL,
+        extra TEXT NOT NULL,
+        rest TEXT NOT NULL,
+        execute TEXT NOT NULL,
+        outputs TEXT,
+        status TEXT,
+        meta TEXT
+    ) STRICT;
+    CREATE TABLE usage (
+        day TEXT NOT NULL,
+        user_id TEXT NOT NULL,
+        gpu_ms INTEGER NOT NULL,
+        jobs INTEGER NOT NULL,
+        failed INTEGER NOT NULL,
+        waiting_ms INTEGER NOT NULL,
+        PRIMARY KEY (day, user_id)
+    ) STRICT;
+    CREATE TABLE notification_targets (
+        user_id TEXT PRIMARY KEY,
+        kind TEXT NOT NULL,
+        address TEXT NOT NULL,
+        failures_only INTEGER NOT NULL
+    ) STRICT;
+",
 ];
 
 /// Why the store did not answer.
@@ -109,6 +165,7 @@ impl Store {
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
         migrate(&mut connection)?;
         let (work, received) = sync_channel::<Work>(QUEUE);

@@ -33,15 +33,23 @@ const pages = {
   "/": ["waiting.html", { page: "waiting" }],
 };
 
+/** What the overlay finds in ComfyUI's page: something that fills the window, and the mark of the dark palette. */
+const comfyUi = (dark) =>
+  `<!doctype html><html lang="en"><head><title>ComfyUI</title></head>
+<body${dark ? ' class="dark-theme"' : ""} style="margin:0;height:100vh;background:${dark ? "#202020" : "#f3f3f3"};color:${dark ? "#fff" : "#111"}">
+<main style="padding:1rem"><h1>ComfyUI</h1></main>
+<script src="/sentinel/assets/overlay.js" defer></script></body></html>`;
+
 export const password = "lovelace-1815!";
 
 /**
  * The built pages before a gateway of canned answers. It asks admin calls for a proof as the real one does;
- * `world` are the options of the canned world, `state` goes into the page state, `broken` paths answer 500.
+ * `world` are the options of the canned world, `state` goes into the page state, `broken` paths answer 500;
+ * `mock.world` and `mock.broken` can be changed later.
  */
 export async function startMock({ world: options = {}, state = {}, broken = [] } = {}) {
   const world = makeWorld(options);
-  const mock = { calls: [], proof: null };
+  const mock = { calls: [], proof: null, world: world.world, broken: [...broken] };
   const server = createServer((request, response) => {
     void answer(request, response).catch((error) => {
       response.writeHead(500).end(String(error));
@@ -64,6 +72,9 @@ export async function startMock({ world: options = {}, state = {}, broken = [] }
       const { status, body: value, contentType } = reply(request, path, body);
       response.writeHead(status, { "Content-Type": contentType ?? "application/json" });
       response.end(value === null ? "" : contentType ? value : JSON.stringify(value));
+    } else if (url.pathname === "/comfyui") {
+      response.writeHead(200, { "Content-Type": types[".html"] });
+      response.end(comfyUi(url.searchParams.get("theme") !== "light"));
     } else if (url.pathname === "/join" && request.method === "POST") {
       const body = JSON.parse(await bodyOf(request));
       mock.calls.push({ method: "POST", path: "/join", body });
@@ -95,7 +106,7 @@ export async function startMock({ world: options = {}, state = {}, broken = [] }
   }
 
   function reply(request, path, body) {
-    if (broken.some((start) => path.startsWith(start)))
+    if (mock.broken.some((start) => path.startsWith(start)))
       return { status: 500, body: { error: "The disk is full.", code: "internal" } };
     if (path === "/step-up") {
       if (body.password !== password)
@@ -103,7 +114,8 @@ export async function startMock({ world: options = {}, state = {}, broken = [] }
       mock.proof = `proof-${mock.calls.length}`;
       return { status: 200, body: { proof: mock.proof, expires_in: 600 } };
     }
-    const open = /^\/(?:me|engine|sessions|tokens)$|^\/gallery/.test(path);
+    const open =
+      /^\/(?:me|engine|sessions|tokens)$|^\/gallery|^\/notifications|^\/(?:queue|usage)\/mine/.test(path);
     if (!open && (mock.proof === null || request.headers["x-sentinel-proof"] !== mock.proof))
       return { status: 403, body: { error: "Confirm with your password.", code: "step_up_required" } };
     if (path === "/sessions") return { status: 200, body: { sessions: [] } };

@@ -1,5 +1,15 @@
 import type { Failure, Fault } from "./failure";
-import type { Engine, Me, NewToken, Registration, Session, SignedIn, Token } from "./types";
+import type {
+  Engine,
+  Me,
+  NewToken,
+  NotificationSettings,
+  OwnUsage,
+  Registration,
+  Session,
+  SignedIn,
+  Token,
+} from "./types";
 
 export type Result<Value> = { kind: "ok"; value: Value } | { kind: "failed"; failure: Failure };
 
@@ -77,6 +87,22 @@ export function createToken(request: {
 
 export function revokeToken(id: string): Promise<Result<void>> {
   return call("DELETE", `/sentinel/api/tokens/${encodeURIComponent(id)}`);
+}
+
+export function notifications(): Promise<Result<NotificationSettings>> {
+  return call("GET", "/sentinel/api/notifications");
+}
+
+export function setNotifications(settings: NotificationSettings): Promise<Result<NotificationSettings>> {
+  return call("PUT", "/sentinel/api/notifications", settings);
+}
+
+export function testNotifications(): Promise<Result<void>> {
+  return call("POST", "/sentinel/api/notifications/test", {});
+}
+
+export function ownUsage(days: number): Promise<Result<OwnUsage>> {
+  return call("GET", `/sentinel/api/usage/mine?days=${days}`);
 }
 
 // ComfyUI itself.

@@ -63,3 +63,63 @@ export interface Registration {
   password?: string;
   setup_code?: string;
 }
+
+/** Why no job is sent to the graphics card at the moment. */
+export interface QueueHold {
+  reason: "owner" | "quiet_hours" | "other_program";
+  since: string;
+  until: string | null;
+  until_idle: boolean;
+}
+
+/** Where a waiting job stands in the line of everybody. */
+export interface QueuePlace {
+  place: number;
+  wait_seconds: number | null;
+}
+
+export interface FinishedJob {
+  id: string;
+  state: "completed" | "failed" | "cancelled";
+  finished_at: string;
+  reason: string | null;
+}
+
+/** The queue as one person may see it. */
+export interface OwnQueue {
+  hold: QueueHold | null;
+  running: { id: string; started_at: string }[];
+  waiting: number;
+  others_waiting: number;
+  next: QueuePlace | null;
+  last: QueuePlace | null;
+  /** Newest first, of the last hour. */
+  finished: FinishedJob[];
+}
+
+/** Whom to tell when the own jobs are done. */
+export interface NotificationSettings {
+  kind: "none" | "ntfy" | "webhook";
+  address: string;
+  failures_only: boolean;
+}
+
+export interface UsageDay {
+  /** Such as `2026-11-25`. */
+  day: string;
+  gpu_seconds: number;
+  jobs: number;
+  failed: number;
+  waiting_seconds: number;
+}
+
+export interface OwnUsage {
+  days: UsageDay[];
+  /** `null` where there is no limit. */
+  limits: {
+    jobs_waiting: number | null;
+    gpu_minutes_a_day: number | null;
+    longest_job_minutes: number | null;
+  };
+  used_today_seconds: number;
+}

@@ -1,6 +1,6 @@
 import { afterEach, expect, test } from "vitest";
 import { setLanguage } from "./language.svelte";
-import { age, bytes, percent } from "./amounts";
+import { age, bytes, percent, span } from "./amounts";
 
 afterEach(() => {
   setLanguage("en");
@@ -23,4 +23,14 @@ test("shares and ages", () => {
   expect(age(100_000)).toBe("1 day");
   setLanguage("zh");
   expect(age(120)).toBe("2分钟");
+});
+
+test("amounts of work have two units at most", () => {
+  expect(span(0)).toBe("0 sec");
+  expect(span(59)).toBe("59 sec");
+  expect(span(60)).toBe("1 min");
+  expect(span(3599)).toBe("1 hr");
+  expect(span(12_000)).toBe("3 hr 20 min");
+  setLanguage("de");
+  expect(span(12_000)).toBe("3 Std., 20 Min.");
 });

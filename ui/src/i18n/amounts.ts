@@ -39,6 +39,25 @@ export function age(seconds: number): string {
   );
 }
 
+/** "3 hr 20 min", "12 min", "40 sec": an amount of work, in its two largest units. */
+export function span(seconds: number): string {
+  const whole = Math.max(0, Math.round(seconds));
+  const minutes = Math.round(whole / 60);
+  const parts: [number, string][] =
+    whole < 60
+      ? [[whole, "second"]]
+      : [
+          [Math.floor(minutes / 60), "hour"],
+          [minutes % 60, "minute"],
+        ];
+  const texts = parts
+    .filter(([value], index) => value > 0 || (index === 0 && parts.length === 1))
+    .map(([value, unit]) =>
+      new Intl.NumberFormat(currentLanguage(), { style: "unit", unit, unitDisplay: "short" }).format(value),
+    );
+  return new Intl.ListFormat(currentLanguage(), { type: "unit", style: "narrow" }).format(texts);
+}
+
 /** "14:03:22". */
 export function timeOfDay(timestamp: string): string {
   return new Intl.DateTimeFormat(currentLanguage(), { timeStyle: "medium" }).format(new Date(timestamp));

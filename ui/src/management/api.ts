@@ -50,6 +50,26 @@ export class Api {
     return this.#backend.call("GET", `/audit?limit=100${before === null ? "" : `&before=${before}`}`);
   }
 
+  queue(options?: CallOptions): Promise<Result<wire.Queue>> {
+    return this.#backend.call("GET", "/queue", undefined, options);
+  }
+
+  pauseQueue(pause: wire.QueuePause): Promise<Result<void>> {
+    return this.#backend.call("POST", "/queue/pause", pause);
+  }
+
+  resumeQueue(): Promise<Result<void>> {
+    return this.#backend.call("POST", "/queue/resume", {});
+  }
+
+  commandJob(job: string, command: "cancel" | "first" | "last"): Promise<Result<void>> {
+    return this.#backend.call("POST", `/queue/jobs/${id(job)}/${command}`, {});
+  }
+
+  usage(days: number, options?: CallOptions): Promise<Result<wire.Usage>> {
+    return this.#backend.call("GET", `/usage?days=${days}`, undefined, options);
+  }
+
   people(options?: CallOptions): Promise<Result<{ users: wire.Person[] }>> {
     return this.#backend.call("GET", "/users", undefined, options);
   }

@@ -1,5 +1,15 @@
 /** The pages of the app, in the order of its navigation. */
-export const pages = ["overview", "people", "sharing", "access", "logs", "activity", "settings"] as const;
+export const pages = [
+  "overview",
+  "queue",
+  "people",
+  "sharing",
+  "access",
+  "usage",
+  "logs",
+  "activity",
+  "settings",
+] as const;
 export type PageName = (typeof pages)[number];
 
 export interface Route {

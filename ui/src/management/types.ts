@@ -1,7 +1,7 @@
 /** What crosses the wire between the management app and the gateway. */
-import type { Engine, EngineState, Session, Token } from "../api/types";
+import type { Engine, EngineState, QueueHold, Session, Token, UsageDay } from "../api/types";
 
-export type { Engine, EngineState, Me, Session, Token } from "../api/types";
+export type { Engine, EngineState, Me, QueueHold, Session, Token, UsageDay } from "../api/types";
 
 export interface SignedInPerson {
   username: string;
@@ -253,4 +253,42 @@ export interface SetupFinish {
   sharing: { enabled: boolean };
   separate_users: boolean;
   manager_admin_only: boolean;
+}
+
+/** A job in the line of everybody: whose it is, never what is in it. */
+export interface QueueJob {
+  id: string;
+  user_id: string;
+  username: string;
+  state: "running" | "waiting";
+  submitted_at: string;
+  started_at: string | null;
+  place: number | null;
+  wait_seconds: number | null;
+  attempts: number;
+}
+
+export interface Queue {
+  hold: QueueHold | null;
+  slots: number;
+  running: QueueJob[];
+  /** In the expected order; the first 500. */
+  waiting: QueueJob[];
+  waiting_total: number;
+}
+
+export interface QueuePause {
+  when: "after_job" | "now";
+  until: string | null;
+  until_idle: boolean;
+}
+
+export interface UserUsageDay extends UsageDay {
+  user_id: string;
+  username: string;
+}
+
+export interface Usage {
+  days: UserUsageDay[];
+  storage: { user_id: string; username: string; bytes: number }[];
 }

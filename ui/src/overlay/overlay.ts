@@ -7,8 +7,11 @@
 import type { Me } from "../api/types";
 import { logOut } from "../browser/forget";
 import { middleOf, parsePlace, placeAt, type Place } from "./place";
+import { completionNotice, type CompletionNotice } from "./notice";
+import { lastText, lineFor } from "./queue";
 import { style } from "./style";
-import { textsFor } from "./texts";
+import { languageFor, textsFor } from "./texts";
+import { watchQueue } from "./watch";
 
 const tagId = "sentinel-overlay";
 const placeKey = "sentinel.overlay";
@@ -17,7 +20,9 @@ const languageKey = "sentinel.language";
 const dragThreshold = 5;
 
 const shapes = {
+  clock: ["M12 3.5a8.5 8.5 0 1 1 0 17 8.5 8.5 0 0 1 0-17", "M12 7.5V12l3 2"],
   account: ["M12 4a4 4 0 1 1 0 8 4 4 0 0 1 0-8", "M4.5 20.5c.8-3.7 3.6-5.5 7.5-5.5s6.7 1.8 7.5 5.5"],
+  bell: ["M6 16.5V11a6 6 0 0 1 12 0v5.5l1.5 1.5h-15z", "M10 20.5h4"],
   gallery: ["M3.5 5.5h17v13h-17z", "m3.5 16 5-4.5 4 3.5 3-2.5 5 4", "M15.5 8.8v.01"],
   manage: ["M4 7h9", "M19 7h1", "M16 4.5v5", "M4 17h1", "M11 17h9", "M8 14.5v5"],
   log_out: ["M10 4H4.5v16H10", "M9.5 12h11", "m16 7.5 4.5 4.5-4.5 4.5"],
@@ -41,7 +46,9 @@ async function start(): Promise<void> {
 }
 
 function show(me: Me): void {
-  const texts = textsFor([stored(languageKey) ?? "", ...navigator.languages]);
+  const languages = [stored(languageKey) ?? "", ...navigator.languages];
+  const texts = textsFor(languages);
+  const language = languageFor(languages);
   const host = document.createElement("div");
   host.id = tagId;
   const root = host.attachShadow({ mode: "open" });
@@ -57,7 +64,18 @@ function show(me: Me): void {
   button.setAttribute("aria-haspopup", "menu");
   button.setAttribute("aria-expanded", "false");
   button.setAttribute("aria-controls", "menu");
+  button.setAttribute("aria-describedby", "line");
   button.append(element("span", "initial", me.username.slice(0, 1)));
+
+  // A second way to the menu for the pointer; the keyboard has the button beside it.
+  const pill = element("button", "pill");
+  pill.type = "button";
+  pill.tabIndex = -1;
+  pill.hidden = true;
+  pill.append(icon(shapes.clock));
+  const pillLine = element("span", "");
+  pillLine.id = "line";
+  pill.append(pillLine);
 
   const menu = element("div", "menu");
   menu.id = "menu";
@@ -70,8 +88,23 @@ function show(me: Me): void {
     element("div", "name", me.username),
     element("div", "role", me.admin ? texts.admin : texts.user),
   );
+  const queue = element("div", "queue");
+  queue.setAttribute("role", "presentation");
+  queue.hidden = true;
   const line = element("div", "line");
   line.setAttribute("role", "separator");
+  const tell = toggle(texts.notify);
+  const notice = completionNotice(texts);
+  showNotice(tell, notice);
+  tell.item.addEventListener("click", () => {
+    void notice
+      .toggle()
+      .then(() => {
+        showNotice(tell, notice);
+        settle();
+      })
+      .catch(ignore);
+  });
 
   const items: HTMLElement[] = [
     link(texts.gallery, "gallery", "/sentinel/gallery"),
@@ -85,9 +118,10 @@ function show(me: Me): void {
       location.assign("/logout");
     });
   });
-  menu.append(who, ...items, line, leave);
+  items.push(tell.item);
+  menu.append(who, queue, ...items.slice(0, -1), line, tell.item, leave);
   items.push(leave);
-  root.append(menu, button);
+  root.append(menu, pill, button);
 
   let place = parsePlace(stored(placeKey));
   const settle = (): void => {
@@ -96,6 +130,8 @@ function show(me: Me): void {
 
   const open = (index: number): void => {
     menu.hidden = false;
+    showNotice(tell, notice);
+    pill.classList.add("behind");
     button.setAttribute("aria-expanded", "true");
     settle();
     items.at(index)?.focus();
@@ -103,6 +139,7 @@ function show(me: Me): void {
   const close = (refocus: boolean): void => {
     if (menu.hidden) return;
     menu.hidden = true;
+    pill.classList.remove("behind");
     button.setAttribute("aria-expanded", "false");
     if (refocus) button.focus();
   };
@@ -114,6 +151,9 @@ function show(me: Me): void {
     store(placeKey, JSON.stringify(place));
   });
 
+  pill.addEventListener("click", () => {
+    open(0);
+  });
   button.addEventListener("click", () => {
     if (dragged()) return;
     if (menu.hidden) open(0);
@@ -157,6 +197,50 @@ function show(me: Me): void {
   followTheme(host);
   document.body.append(host);
   settle();
+
+  watchQueue((now) => {
+    const text = lineFor(now, texts, language, Date.now());
+    const held = Boolean(now?.hold);
+    // Only what has changed is touched: whoever hears the page read out is not told the same again.
+    if (pillLine.textContent !== (text ?? "")) pillLine.textContent = text ?? "";
+    pill.hidden = text === null;
+    pill.classList.toggle("held", held);
+    const last = lastText(now, texts, language);
+    const whole = [text, last].filter((part) => part !== null);
+    queue.hidden = whole.length === 0;
+    if (queue.textContent !== whole.join("")) {
+      queue.replaceChildren(...whole.map((part) => element("div", "", part)));
+      settle();
+    }
+    if (now) notice.follow(now);
+  });
+}
+
+interface Toggle {
+  item: HTMLButtonElement;
+  hint: HTMLElement;
+}
+
+/** An item of the menu that is switched on and off. */
+function toggle(text: string): Toggle {
+  const item = element("button", "item");
+  item.type = "button";
+  item.tabIndex = -1;
+  item.setAttribute("role", "menuitemcheckbox");
+  item.setAttribute("aria-label", text);
+  item.setAttribute("aria-describedby", "notify-hint");
+  const words = element("span", "words");
+  const hint = element("span", "hint");
+  hint.id = "notify-hint";
+  words.append(element("span", "label", text), hint);
+  item.append(icon(shapes.bell), words, element("span", "switch"));
+  return { item, hint };
+}
+
+function showNotice({ item, hint }: Toggle, notice: CompletionNotice): void {
+  item.setAttribute("aria-checked", String(notice.on));
+  item.setAttribute("aria-disabled", String(!notice.possible));
+  hint.textContent = notice.hint;
 }
 
 const keySteps: Partial<Record<string, number | "first" | "last">> = {

@@ -10,6 +10,7 @@ export const style = `
   --text: #eceef0;
   --muted: #a3aab3;
   --accent: #43cbb4;
+  --warning: #f3c669;
   --on-accent: #04211c;
   font: 400 14px/1.4 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "PingFang SC", "Microsoft YaHei", sans-serif;
   color: var(--text);
@@ -21,6 +22,7 @@ export const style = `
   --text: #13201d;
   --muted: #55645f;
   --accent: #0b6f66;
+  --warning: #8a5300;
   --on-accent: #ffffff;
 }
 :host([side="right"]) { right: 0; }
@@ -49,6 +51,34 @@ export const style = `
 :host([side="left"]) .button { border-left: 0; border-radius: 0 18px 18px 0; }
 .button:hover, .button:focus-visible, .button[aria-expanded="true"] { opacity: 1; width: 34px; }
 .dragging .button { cursor: grabbing; opacity: 1; }
+.pill {
+  position: absolute;
+  top: 4px;
+  display: flex;
+  align-items: center;
+  gap: 6px;
+  width: max-content;
+  max-width: min(440px, calc(100vw - 60px));
+  min-height: 28px;
+  margin: 0;
+  padding: 4px 12px 4px 9px;
+  border: 1px solid var(--border);
+  border-radius: 14px;
+  background: var(--surface);
+  color: var(--text);
+  font: inherit;
+  font-size: 12px;
+  line-height: 1.3;
+  text-align: left;
+  cursor: pointer;
+  box-shadow: 0 2px 10px rgb(0 0 0 / 0.25);
+}
+.pill[hidden], .pill.behind { display: none; }
+.pill:hover { background: var(--hover); }
+.pill svg { flex: none; width: 14px; height: 14px; color: var(--accent); }
+.pill.held svg { color: var(--warning); }
+:host([side="right"]) .pill { right: 40px; }
+:host([side="left"]) .pill { left: 40px; }
 .initial {
   display: grid;
   place-items: center;
@@ -80,6 +110,9 @@ export const style = `
 .who { padding: 8px 10px 10px; }
 .name { font-weight: 600; overflow-wrap: anywhere; }
 .role { font-size: 12px; color: var(--muted); }
+.queue { padding: 0 10px 8px; font-size: 12px; }
+.queue[hidden] { display: none; }
+.queue div + div { margin-top: 2px; color: var(--muted); }
 .item {
   display: flex;
   align-items: center;
@@ -98,6 +131,31 @@ export const style = `
 }
 .item:hover, .item:focus { background: var(--hover); }
 .item svg { flex: none; color: var(--muted); }
+.words { flex: 1; min-width: 0; }
+.words .label { display: block; }
+.hint { display: block; font-size: 12px; line-height: 1.35; color: var(--muted); }
+.switch {
+  position: relative;
+  flex: none;
+  width: 32px;
+  height: 18px;
+  border: 1px solid var(--muted);
+  border-radius: 9px;
+}
+.switch::before {
+  content: "";
+  position: absolute;
+  top: 2px;
+  left: 2px;
+  width: 12px;
+  height: 12px;
+  border-radius: 50%;
+  background: var(--muted);
+}
+[aria-checked="true"] .switch { border-color: var(--accent); background: var(--accent); }
+[aria-checked="true"] .switch::before { left: 16px; background: var(--on-accent); }
+[aria-disabled="true"] { cursor: default; }
+[aria-disabled="true"] .switch { opacity: 0.4; }
 .line { height: 1px; margin: 6px 4px; background: var(--border); }
 :focus { outline: none; }
 .button:focus-visible, .item:focus-visible { outline: 2px solid var(--accent); outline-offset: -2px; }

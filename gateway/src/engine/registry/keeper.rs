@@ -1,6 +1,6 @@
 //! The one task that changes the registry's table.
 
-use super::{Inner, Order, Rest, slots};
+use super::{Inner, Order, Rest};
 use crate::config::Config;
 use crate::engine::handle::{Engine, EngineId};
 use crate::engine::schedule::{Action, Limits, Seen, StopReason, decide};
@@ -210,10 +210,6 @@ impl Keeper {
         self.follow_mode();
         self.follow_accounts();
         let config = self.inner.surroundings.config.current();
-        self.inner
-            .surroundings
-            .turns
-            .set_slots(slots(config.gpu_slots));
         let table = self.inner.table.load_full();
         let seen: Vec<Seen> = table.values().map(|engine| self.see(engine)).collect();
         if !self.is_switching {
@@ -279,7 +275,9 @@ impl Keeper {
         Seen {
             id: engine.id().clone(),
             state,
-            jobs: activity.jobs(),
+            jobs: activity
+                .jobs()
+                .map(|jobs| jobs.saturating_add(activity.waiting())),
             sockets: activity.sockets(),
             requests: activity.requests(),
             idle_for: activity.idle_for(),

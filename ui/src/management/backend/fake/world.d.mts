@@ -14,4 +14,7 @@ export function makeWorld(options?: {
   separate?: boolean;
   state?: string;
   gallery?: number;
+  waiting?: number;
+  hold?: object | null;
+  limited?: boolean;
 }): World;

@@ -16,6 +16,9 @@ export function makeWorld({
   separate = true,
   state = "ready",
   gallery = 23,
+  waiting = 5,
+  hold = null,
+  limited = true,
 } = {}) {
   const start = Date.now();
   const ago = (milliseconds) => new Date(Date.now() - milliseconds).toISOString();
@@ -55,6 +58,10 @@ export function makeWorld({
     restart: [],
     finished,
     jobs: new Map(),
+    hold,
+    queue: makeQueue(waiting, ago),
+    notifications: { kind: "none", address: "", failures_only: false },
+    finished_jobs: [],
     files: Array.from({ length: gallery }, (_, index) => makeFile(index, ago)),
   };
   world.config.separate_users = separate;
@@ -191,6 +198,54 @@ export function makeWorld({
     return { level, target: "sentinel_gateway", text };
   };
 
+  const line = () => {
+    const waiting = world.queue.filter((job) => job.state === "waiting");
+    return waiting.map((job, index) => ({
+      ...job,
+      place: index + 1,
+      wait_seconds: index > 6 ? null : 40 + index * 95,
+    }));
+  };
+  const queue = () => ({
+    hold: world.hold,
+    slots: world.config.gpu_slots,
+    running: world.queue.filter((job) => job.state === "running"),
+    waiting: line().slice(0, 500),
+    waiting_total: line().length,
+  });
+  const ownQueue = () => {
+    const own = line().filter((job) => job.user_id === "u1");
+    const place = (job) => (job ? { place: job.place, wait_seconds: job.wait_seconds } : null);
+    return {
+      hold: world.hold,
+      running: world.queue
+        .filter((job) => job.state === "running" && job.user_id === "u1")
+        .map(({ id, started_at }) => ({ id, started_at })),
+      waiting: own.length,
+      others_waiting: line().length - own.length,
+      next: place(own[0]),
+      last: place(own.at(-1)),
+      finished: world.finished_jobs,
+    };
+  };
+  const commandJob = (id, command) => {
+    const job = world.queue.find((one) => one.id === id);
+    if (!job) return notFound;
+    const others = world.queue.filter((one) => one !== job);
+    if (command === "cancel") world.queue = others;
+    else world.queue = command === "first" ? [job, ...others] : [...others, job];
+    return done;
+  };
+  const usageRows = (days) =>
+    waiting === 0 ? [] : Array.from({ length: days }, (_, index) => usageDay(world.users, index)).flat();
+  const faultOfAddress = (address) => {
+    if (!/^https?:\/\/[^\s/]+/.test(address))
+      return { status: 400, body: { error: "This is not a web address.", code: "bad_address" } };
+    if (/\/\/(?:127\.|192\.168\.|10\.|localhost)/.test(address))
+      return { status: 400, body: { error: "Inside the network.", code: "address_not_allowed" } };
+    return null;
+  };
+
   const startJob = (kind, body) => {
     const id = `job-${world.jobs.size + 1}`;
     world.jobs.set(id, { kind, body, from: Date.now(), cancelled: false });
@@ -288,6 +343,89 @@ export function makeWorld({
       "GET",
       /^\/audit\.csv$/,
       () => ({ status: 200, body: "id,at,event,user,address,detail\r\n", contentType: "text/csv" }),
+    ],
+    ["GET", /^\/queue$/, () => ok(queue())],
+    ["GET", /^\/queue\/mine$/, () => ok(ownQueue())],
+    [
+      "POST",
+      /^\/queue\/pause$/,
+      (_, __, body) => {
+        const { until, until_idle } = body;
+        world.hold = { reason: "owner", since: ago(0), until, until_idle };
+        if (body.when === "now")
+          for (const job of world.queue.filter((one) => one.state === "running"))
+            Object.assign(job, { state: "waiting", started_at: null });
+        return done;
+      },
+    ],
+    [
+      "POST",
+      /^\/queue\/resume$/,
+      () => {
+        world.hold = null;
+        const next = world.queue.find((job) => job.state === "waiting");
+        if (next && !world.queue.some((job) => job.state === "running"))
+          Object.assign(next, { state: "running", started_at: ago(0), attempts: next.attempts + 1 });
+        return done;
+      },
+    ],
+    ["POST", /^\/queue\/jobs\/([^/]+)\/(cancel|first|last)$/, ([id, command]) => commandJob(id, command)],
+    [
+      "GET",
+      /^\/usage$/,
+      (_, query) =>
+        ok({
+          days: usageRows(Number(query.get("days") ?? 30)),
+          storage: world.users.map(({ id, username, storage_bytes }) => ({
+            user_id: id,
+            username,
+            bytes: storage_bytes,
+          })),
+        }),
+    ],
+    [
+      "GET",
+      /^\/usage\.csv$/,
+      () => ({ status: 200, body: "day,user,gpu_seconds,jobs,failed\r\n", contentType: "text/csv" }),
+    ],
+    [
+      "GET",
+      /^\/usage\/mine$/,
+      (_, query) =>
+        ok({
+          days: usageRows(Number(query.get("days") ?? 30))
+            .filter((row) => row.user_id === "u1")
+            .map(({ day, gpu_seconds, jobs, failed, waiting_seconds }) => ({
+              day,
+              gpu_seconds,
+              jobs,
+              failed,
+              waiting_seconds,
+            })),
+          limits: limited
+            ? { jobs_waiting: 20, gpu_minutes_a_day: 180, longest_job_minutes: 30 }
+            : { jobs_waiting: null, gpu_minutes_a_day: null, longest_job_minutes: null },
+          used_today_seconds: waiting === 0 ? 0 : 4980,
+        }),
+    ],
+    ["GET", /^\/notifications$/, () => ok(world.notifications)],
+    [
+      "PUT",
+      /^\/notifications$/,
+      (_, __, body) => {
+        const fault = body.kind === "none" ? null : faultOfAddress(body.address);
+        if (fault) return fault;
+        world.notifications = body;
+        return ok(world.notifications);
+      },
+    ],
+    [
+      "POST",
+      /^\/notifications\/test$/,
+      () =>
+        world.notifications.address.includes("broken")
+          ? { status: 502, body: { error: "It answered 500.", code: "not_delivered" } }
+          : done,
     ],
     ["GET", /^\/users$/, () => ok({ users: world.users })],
     [
@@ -538,6 +676,8 @@ export function makeWorld({
   ];
 
   return {
+    /** What a test changes behind the page's back. */
+    world,
     answer(method, target, body = {}) {
       const { pathname, searchParams } = new URL(target, "http://sentinel");
       for (const [ofMethod, pattern, reply] of routes) {
@@ -562,6 +702,55 @@ function makePerson(index, ago) {
     tokens: index % 4 === 2 ? 1 : 0,
     storage_bytes: index === 5 ? 0 : Math.round((7.3e9 / (index + 1)) * 10) / 10,
   };
+}
+
+function makeQueue(waiting, ago) {
+  if (waiting === 0) return [];
+  const job = (id, person, submitted, more = {}) => ({
+    id: `00000000-0000-4000-8000-${String(id).padStart(12, "0")}`,
+    user_id: `u${person + 1}`,
+    username: names[person],
+    state: "waiting",
+    submitted_at: ago(submitted),
+    started_at: null,
+    place: null,
+    wait_seconds: null,
+    attempts: 0,
+    ...more,
+  });
+  const owners = [2, 0, 1, 0, 3];
+  return [
+    job(1, 1, 6 * minute, { state: "running", started_at: ago(42_000), attempts: 2 }),
+    ...Array.from({ length: waiting }, (_, index) =>
+      job(index + 2, owners[index % owners.length], (5 * minute) / (index + 1) + 9000, {
+        attempts: index === 2 ? 1 : 0,
+      }),
+    ),
+  ];
+}
+
+/** What everybody did on a day, the same each time it is asked. */
+function usageDay(users, daysAgo) {
+  const day = new Date(Date.now() - daysAgo * 24 * hour);
+  const twoDigits = (value) => String(value).padStart(2, "0");
+  const text = `${day.getFullYear()}-${twoDigits(day.getMonth() + 1)}-${twoDigits(day.getDate())}`;
+  const isWeekend = day.getDay() % 6 === 0;
+  return users.slice(0, 8).flatMap(({ id, username }, index) => {
+    const chance = Math.abs(Math.sin(daysAgo * 12.9 + index * 78.2) * 43_758.5) % 1;
+    if (chance < 0.25 + index * 0.07) return [];
+    const jobs = Math.ceil(chance * (isWeekend ? 60 : 26));
+    return [
+      {
+        day: text,
+        user_id: id,
+        username,
+        gpu_seconds: Math.round(jobs * (55 + 40 * chance)),
+        jobs,
+        failed: chance > 0.85 ? 2 : 0,
+        waiting_seconds: Math.round(jobs * chance * 80),
+      },
+    ];
+  });
 }
 
 function makeFile(index, ago) {
@@ -838,6 +1027,41 @@ const configKeys = [
   key("nodes.deny", "texts", "Nodes that users may not run.", ["SaveImageDataSetToFolder"]),
   key("nodes.deny_admins", "boolean", "Whether these nodes are refused to admins as well.", false),
   key("gpu_slots", "integer", "Jobs on the GPU at once.", 1, false, { min: 1, max: 64 }),
+  key("gpus", "texts", "CUDA device numbers.", [], true),
+  key("queue.weight_users", "integer", "Share of the GPU.", 1, false, { min: 1, max: 100 }),
+  key("queue.jobs_waiting_users", "integer", "Jobs that may wait; 0: any number.", 0, false, {
+    min: 0,
+    max: 100000,
+  }),
+  key("queue.gpu_minutes_a_day_users", "integer", "GPU minutes a day; 0: any number.", 0, false, {
+    min: 0,
+    max: 1440,
+  }),
+  key("queue.longest_job_minutes_users", "integer", "Longest job; 0: any length.", 0, false, {
+    min: 0,
+    max: 10080,
+  }),
+  key("queue.weight_admins", "integer", "Share of the GPU.", 1, false, { min: 1, max: 100 }),
+  key("queue.jobs_waiting_admins", "integer", "Jobs that may wait; 0: any number.", 0, false, {
+    min: 0,
+    max: 100000,
+  }),
+  key("queue.gpu_minutes_a_day_admins", "integer", "GPU minutes a day; 0: any number.", 0, false, {
+    min: 0,
+    max: 1440,
+  }),
+  key("queue.longest_job_minutes_admins", "integer", "Longest job; 0: any length.", 0, false, {
+    min: 0,
+    max: 10080,
+  }),
+  key("queue.model_batch_seconds", "integer", "Small batching by model.", 5, false, { min: 0, max: 600 }),
+  key("queue.history_days", "integer", "Finished jobs are kept for so many days.", 30, false, {
+    min: 0,
+    max: 3650,
+  }),
+  key("queue.quiet_hours", "texts", "No job begins in these hours.", []),
+  key("queue.yield_to_programs", "boolean", "Wait while another program uses the GPU.", false),
+  key("queue.notify_hosts", "host_names", "Hosts allowed besides public addresses.", []),
   key("sandbox", "choice", "Confinement of ComfyUI by the operating system.", "auto", true, {
     choices: ["auto", "require", "off"],
   }),

@@ -1,0 +1,388 @@
+//! How a job ended, from an engine's history entry or from our own word: pure functions from JSON
+//! to what is kept.
+
+use crate::store::JobState;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// What is kept of a finished job; the texts are JSON.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Outcome {
+    pub(super) state: JobState,
+    /// Milliseconds since 1970, as the engine tells.
+    pub(super) started_at: Option<i64>,
+    pub(super) ended_at: Option<i64>,
+    pub(super) reason: Option<String>,
+    pub(super) summary: String,
+    pub(super) execute: Option<String>,
+    pub(super) outputs: String,
+    pub(super) status: String,
+    pub(super) meta: String,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    prompt: Vec<Box<RawValue>>,
+    #[serde(default)]
+    outputs: Option<Box<RawValue>>,
+    #[serde(default)]
+    status: Option<Box<RawValue>>,
+    #[serde(default)]
+    meta: Option<Box<RawValue>>,
+}
+
+/// Reads the answer of `GET /history/{id}`; `None` while the job is not in it.
+pub(super) fn from_history(answer: &[u8], id: &str) -> Option<Outcome> {
+    let text = String::from_utf8_lossy(answer);
+    let parse = |text: &str| serde_json::from_str::<BTreeMap<String, Entry>>(text);
+    let mut entries = match parse(&text) {
+        Ok(entries) => entries,
+        // Custom nodes put NaN and Infinity into their outputs (comfyui-api.md D5).
+        Err(_) => match parse(&without_odd_numbers(&text)) {
+            Ok(entries) => entries,
+            Err(_) if text.contains(&format!("\"{id}\"")) => return Some(unreadable()),
+            Err(_) => return None,
+        },
+    };
+    let entry = entries.remove(id)?;
+    let text = |raw: &Option<Box<RawValue>>| raw.as_ref().map_or("{}", |raw| raw.get()).to_owned();
+    let (outputs, status, meta) = (text(&entry.outputs), text(&entry.status), text(&entry.meta));
+    // Nesting beyond serde_json's limit, lone surrogates: kept nowhere, so that no list breaks.
+    let (Ok(outputs_read), Ok(status_read)) = (
+        serde_json::from_str::<Value>(&outputs),
+        serde_json::from_str::<Value>(&status),
+    ) else {
+        return Some(unreadable());
+    };
+    let execute = entry
+        .prompt
+        .get(4)
+        .map(|raw| raw.get().to_owned())
+        .filter(|text| serde_json::from_str::<Vec<String>>(text).is_ok());
+    let meta = if serde_json::from_str::<Value>(&meta).is_ok_and(|meta| meta.is_object()) {
+        meta
+    } else {
+        "{}".to_owned()
+    };
+    Some(read(
+        &outputs_read,
+        &status_read,
+        execute,
+        outputs,
+        status,
+        meta,
+    ))
+}
+
+fn read(
+    outputs_read: &Value,
+    status_read: &Value,
+    execute: Option<String>,
+    outputs: String,
+    status: String,
+    meta: String,
+) -> Outcome {
+    let messages = status_read["messages"]
+        .as_array()
+        .map_or(&[][..], |list| list);
+    let message = |wanted: &str| {
+        messages
+            .iter()
+            .find(|message| message[0].as_str() == Some(wanted))
+            .map(|message| &message[1])
+    };
+    let is_success = status_read["status_str"].as_str() == Some("success");
+    let interrupted = message("execution_interrupted");
+    let error = message("execution_error");
+    let state = match (is_success, interrupted) {
+        (true, _) => JobState::Completed,
+        (false, Some(_)) => JobState::Cancelled,
+        (false, None) => JobState::Failed,
+    };
+    let time = |data: Option<&Value>| data.and_then(|data| data["timestamp"].as_i64());
+    let started_at = time(message("execution_start"));
+    let ended_at = time(message("execution_success").or(error).or(interrupted));
+    let reason = error
+        .and_then(|error| error["exception_message"].as_str())
+        .map(|text| text.trim().chars().take(500).collect());
+    Outcome {
+        state,
+        started_at,
+        ended_at,
+        reason,
+        summary: summary(outputs_read, started_at, ended_at, error),
+        execute,
+        outputs,
+        status,
+        meta,
+    }
+}
+
+fn unreadable() -> Outcome {
+    Outcome {
+        state: JobState::Completed,
+        started_at: None,
+        ended_at: None,
+        reason: Some("ComfyUI's record of this job cannot be read.".to_owned()),
+        summary: json!({ "outputs_count": 0 }).to_string(),
+        execute: None,
+        outputs: "{}".to_owned(),
+        status: json!({ "status_str": "success", "completed": true, "messages": [] }).to_string(),
+        meta: "{}".to_owned(),
+    }
+}
+
+/// The event and the record of a job that did not reach its end in an engine, in the form of
+/// ComfyUI's `execution_error`.
+pub(super) fn error_data(id: &str, refusal: &Value, now_ms: i64) -> Value {
+    let error = &refusal["error"];
+    let text = |value: &Value| value.as_str().unwrap_or_default().trim().to_owned();
+    let mut message = text(&error["message"]);
+    for detail in [text(&error["details"])] {
+        if !detail.is_empty() {
+            message = format!("{message}\n{detail}");
+        }
+    }
+    let nodes = refusal["node_errors"].as_object();
+    let first = nodes.and_then(|nodes| nodes.iter().next());
+    for (node, faults) in nodes.into_iter().flatten() {
+        for fault in faults["errors"].as_array().into_iter().flatten() {
+            message.push_str(&format!(
+                "\n{} {node}: {} {}",
+                text(&faults["class_type"]),
+                text(&fault["message"]),
+                text(&fault["details"])
+            ));
+        }
+    }
+    json!({
+        "prompt_id": id,
+        "node_id": first.map_or("", |(node, _)| node.as_str()),
+        "node_type": first.map_or(String::new(), |(_, faults)| text(&faults["class_type"])),
+        "executed": [],
+        "exception_message": message,
+        "exception_type": error["type"].as_str().unwrap_or("error"),
+        "traceback": [],
+        "current_inputs": {},
+        "current_outputs": [],
+        "timestamp": now_ms,
+    })
+}
+
+/// The record of a job that ended with such an error.
+pub(super) fn failed(id: &str, error: &Value, now_ms: i64) -> Outcome {
+    let messages = json!([
+        ["execution_start", { "prompt_id": id, "timestamp": now_ms }],
+        ["execution_error", error],
+    ]);
+    let status = json!({ "status_str": "error", "completed": false, "messages": messages });
+    read(
+        &json!({}),
+        &status,
+        None,
+        "{}".to_owned(),
+        status.to_string(),
+        "{}".to_owned(),
+    )
+}
+
+/// Members that ComfyUI 0.12's job list has of finished jobs.
+fn summary(
+    outputs: &Value,
+    started_at: Option<i64>,
+    ended_at: Option<i64>,
+    error: Option<&Value>,
+) -> String {
+    let mut summary = Map::new();
+    if let Some(time) = started_at {
+        summary.insert("execution_start_time".to_owned(), json!(time));
+    }
+    if let Some(time) = ended_at {
+        summary.insert("execution_end_time".to_owned(), json!(time));
+    }
+    if let Some(error) = error {
+        summary.insert("execution_error".to_owned(), error.clone());
+    }
+    let (count, preview) = count_outputs(outputs);
+    summary.insert("outputs_count".to_owned(), json!(count));
+    if let Some(preview) = preview {
+        summary.insert("preview_output".to_owned(), preview);
+    }
+    Value::Object(summary).to_string()
+}
+
+/// How many files were made, and the one that stands for all: a kept one before a temporary one.
+fn count_outputs(outputs: &Value) -> (usize, Option<Value>) {
+    let mut count = 0;
+    let mut kept = None;
+    let mut first = None;
+    for (node, shown) in outputs.as_object().into_iter().flatten() {
+        for (kind, items) in shown.as_object().into_iter().flatten() {
+            if kind == "animated" || kind == "text" {
+                continue;
+            }
+            for item in items.as_array().into_iter().flatten() {
+                count += 1;
+                let Some(file) = item
+                    .as_object()
+                    .filter(|file| file.contains_key("filename"))
+                else {
+                    continue;
+                };
+                let mut preview = file.clone();
+                preview.insert("nodeId".to_owned(), json!(node));
+                preview.insert("mediaType".to_owned(), json!(kind));
+                if kept.is_none() && file.get("type").and_then(Value::as_str) == Some("output") {
+                    kept = Some(Value::Object(preview.clone()));
+                }
+                first.get_or_insert(Value::Object(preview));
+            }
+        }
+    }
+    (count, kept.or(first))
+}
+
+/// Files named by a history's outputs: type, subfolder and name.
+pub(super) fn files(outputs: &str) -> Vec<(String, String, String)> {
+    let outputs: Value = serde_json::from_str(outputs).unwrap_or_default();
+    let mut files = Vec::new();
+    for (_, shown) in outputs.as_object().into_iter().flatten() {
+        for (_, items) in shown.as_object().into_iter().flatten() {
+            for item in items.as_array().into_iter().flatten() {
+                let text = |name: &str| item[name].as_str().map(str::to_owned);
+                if let (Some(name), Some(kind)) = (text("filename"), text("type")) {
+                    files.push((kind, text("subfolder").unwrap_or_default(), name));
+                }
+            }
+        }
+    }
+    files
+}
+
+/// Python writes `NaN` and `Infinity`, which are no JSON: outside of texts they become null.
+fn without_odd_numbers(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(['"', 'N', 'I', '-']) {
+        plain.push_str(&rest[..start]);
+        rest = &rest[start..];
+        if rest.starts_with('"') {
+            let end = end_of_text(rest);
+            plain.push_str(&rest[..end]);
+            rest = &rest[end..];
+            continue;
+        }
+        let odd = ["NaN", "Infinity", "-Infinity"]
+            .into_iter()
+            .find(|odd| rest.starts_with(odd));
+        let taken = odd.map_or(1, str::len);
+        plain.push_str(odd.map_or(&rest[..1], |_| "null"));
+        rest = &rest[taken..];
+    }
+    plain.push_str(rest);
+    plain
+}
+
+/// Length of the JSON text at the start, quotes included.
+fn end_of_text(text: &str) -> usize {
+    let mut is_escaped = false;
+    for (place, byte) in text.bytes().enumerate().skip(1) {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = true,
+            b'"' => return place + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_entry_is_read() {
+        let answer = json!({"a": {
+            "prompt": [3, "a", {}, {}, ["2"]],
+            "outputs": {"2": {"images": [
+                {"filename": "t.png", "subfolder": "", "type": "temp"},
+                {"filename": "x.png", "subfolder": "s", "type": "output"}], "animated": [false]}},
+            "status": {"status_str": "success", "completed": true, "messages": [
+                ["execution_start", {"timestamp": 10}], ["execution_success", {"timestamp": 25}]]},
+            "meta": {"2": {"node_id": "2"}},
+        }})
+        .to_string();
+        let outcome = from_history(answer.as_bytes(), "a").unwrap();
+        assert_eq!(outcome.state, JobState::Completed);
+        assert_eq!((outcome.started_at, outcome.ended_at), (Some(10), Some(25)));
+        assert_eq!(outcome.execute.as_deref(), Some("[\"2\"]"));
+        let summary: Value = serde_json::from_str(&outcome.summary).unwrap();
+        assert_eq!(summary["outputs_count"], 2);
+        assert_eq!(summary["preview_output"]["filename"], "x.png");
+        assert_eq!(summary["preview_output"]["nodeId"], "2");
+        assert_eq!(files(&outcome.outputs).len(), 2);
+        assert_eq!(from_history(b"{}", "a"), None);
+        assert_eq!(from_history(answer.as_bytes(), "b"), None);
+    }
+
+    #[test]
+    fn d5_poisoned_entries_do_not_reach_a_list() {
+        let odd = r#"{"a":{"prompt":[1,"a",{},{},["1"]],"outputs":{"1":{"text":["NaN \" Infinity"],"x":[NaN,-Infinity,-1]}},"status":{"status_str":"success","completed":true,"messages":[]},"meta":{}}}"#;
+        let outcome = from_history(odd.as_bytes(), "a").unwrap();
+        let outputs: Value = serde_json::from_str(&outcome.outputs).unwrap();
+        assert_eq!(outputs["1"]["x"], json!([null, null, -1]));
+        assert_eq!(outputs["1"]["text"][0], "NaN \" Infinity");
+        let deep = format!(
+            r#"{{"a":{{"prompt":[1,"a",{{}},{{}},["1"]],"outputs":{{"1":{}0{}}},"status":{{}}}}}}"#,
+            "[".repeat(500),
+            "]".repeat(500)
+        );
+        let outcome = from_history(deep.as_bytes(), "a").unwrap();
+        assert_eq!(outcome.outputs, "{}");
+        let surrogate = r#"{"a":{"prompt":[1,"a",{},{},["1"]],"outputs":{"1":{"text":["\ud800"]}},"status":{}}}"#;
+        assert_eq!(
+            from_history(surrogate.as_bytes(), "a").unwrap().outputs,
+            "{}"
+        );
+    }
+
+    #[test]
+    fn interruptions_and_failures() {
+        let entry = |messages: Value| {
+            json!({"a": {"prompt": [], "outputs": {}, "status": {"status_str": "error", "completed": false, "messages": messages}}})
+                .to_string()
+        };
+        let cancelled = entry(json!([["execution_interrupted", {"timestamp": 5}]]));
+        assert_eq!(
+            from_history(cancelled.as_bytes(), "a").unwrap().state,
+            JobState::Cancelled
+        );
+        let broken = entry(
+            json!([["execution_error", {"exception_message": " no memory\n", "timestamp": 5}]]),
+        );
+        let broken = from_history(broken.as_bytes(), "a").unwrap();
+        assert_eq!(broken.state, JobState::Failed);
+        assert_eq!(broken.reason.as_deref(), Some("no memory"));
+    }
+
+    #[test]
+    fn a_refusal_becomes_an_execution_error() {
+        let refusal = json!({"error": {"type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed validation", "details": ""},
+            "node_errors": {"7": {"class_type": "LoadImage", "errors": [{"message": "Invalid image file", "details": "x.png"}]}}});
+        let error = error_data("a", &refusal, 9);
+        assert_eq!(error["node_id"], "7");
+        assert_eq!(error["node_type"], "LoadImage");
+        assert!(
+            error["exception_message"]
+                .as_str()
+                .unwrap()
+                .contains("x.png")
+        );
+        let outcome = failed("a", &error, 9);
+        assert_eq!(outcome.state, JobState::Failed);
+        assert_eq!((outcome.started_at, outcome.ended_at), (Some(9), Some(9)));
+    }
+}
