@@ -171,9 +171,9 @@ fn react(app: &AppHandle, event: RunEvent, orders: &mpsc::Sender<Order>) {
         // The system ends the session, or we have ended ourselves, and then nothing is left to do.
         RunEvent::Exit => {
             if let Some(surface) = app.try_state::<Surface>() {
-                let stop = surface.gateway.stop();
-                let stopped =
-                    tauri::async_runtime::block_on(tokio::time::timeout(SESSION_END_LIMIT, stop));
+                let stopped = tauri::async_runtime::block_on(async {
+                    tokio::time::timeout(SESSION_END_LIMIT, surface.gateway.stop()).await
+                });
                 if stopped.is_err() {
                     tracing::warn!("ComfyUI did not end in time and is killed");
                 }

@@ -48,7 +48,6 @@ pub(crate) enum Order {
 }
 
 /// What the desk works with.
-#[derive(Debug)]
 pub(crate) struct Desk {
     app: AppHandle,
     gateway: Arc<Gateway>,
@@ -123,9 +122,12 @@ impl Desk {
                     self.refresh(Life::Running);
                 }
                 () = sleep_until(out_of_sight + OUT_OF_SIGHT_LIMIT), if is_lost => {
-                    tracing::info!("there is no tray on this desktop, so the window is shown");
                     out_of_sight = Instant::now();
-                    self.show(None);
+                    // It may have opened since this wait began.
+                    if !window::is_open(&self.app) {
+                        tracing::info!("there is no tray on this desktop, so the window is shown");
+                        self.show(None);
+                    }
                 }
             }
         }

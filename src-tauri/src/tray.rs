@@ -16,7 +16,6 @@ const ID: &str = "comfyui-sentinel";
 const TOOLTIP: &str = "ComfyUI Sentinel";
 
 /// What is shown, and with what.
-#[derive(Debug)]
 pub(crate) struct Tray {
     app: AppHandle,
     icon: TrayIcon,
@@ -27,7 +26,6 @@ pub(crate) struct Tray {
 }
 
 /// A line of the menu on the screen.
-#[derive(Debug)]
 enum Line {
     Item(MenuItem<Wry>),
     Check(CheckMenuItem<Wry>),

@@ -88,6 +88,11 @@ const PACKAGES: &[Package] = &[
         sign: Sign::Library("webkit2gtk-4.1"),
         purpose: Purpose::Desktop,
     },
+    Package {
+        debian: "libdbus-1-dev",
+        sign: Sign::Library("dbus-1"),
+        purpose: Purpose::Desktop,
+    },
     // The tray; loaded when the app starts.
     Package {
         debian: "libayatana-appindicator3-dev",
