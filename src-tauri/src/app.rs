@@ -197,7 +197,7 @@ fn explain(app: &AppHandle, error: &anyhow::Error) {
 
 fn finish(runtime: &Runtime, stopping: &CancellationToken, tasks: &TaskTracker) {
     stopping.cancel();
-    let ended = runtime.block_on(tokio::time::timeout(TASKS_LIMIT, tasks.wait()));
+    let ended = runtime.block_on(async { tokio::time::timeout(TASKS_LIMIT, tasks.wait()).await });
     if ended.is_err() {
         tracing::warn!("a task did not end in time");
     }

@@ -146,7 +146,7 @@ impl Desktop {
             .with_context(|| format!("left: {:?}", self.processes()))
     }
 
-    /// All processes of the app, itself included, with their names.
+    /// All processes of the app, itself included, with the names of their programs.
     pub(crate) fn processes(&self) -> Vec<(u32, String)> {
         let mark = format!("{MARK}={}", self.data.path().display());
         let has_mark = |id: &u32| {
@@ -156,8 +156,9 @@ impl Desktop {
                 .any(|entry| entry == mark.as_bytes())
         };
         let name = |id: u32| {
-            let name = fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
-            (id, name.trim().to_owned())
+            let program = fs::read_link(format!("/proc/{id}/exe")).unwrap_or_default();
+            let name = program.file_name().unwrap_or_default();
+            (id, name.to_string_lossy().into_owned())
         };
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         entries

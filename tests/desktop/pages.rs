@@ -13,11 +13,11 @@ fn the_first_run_leads_to_a_running_comfyui_that_is_managed_from_the_window() ->
     let driver = Driver::start(&desktop)?;
     driver.await_heading("Where is your ComfyUI?")?;
     driver.click("//label[input[@value='demo']]")?;
-    driver.press("Next")?;
+    driver.press("Continue")?;
     driver.await_heading("Your own account")?;
     driver.fill("username", "owner")?;
     driver.fill("password", PASSWORD)?;
-    driver.press("Next")?;
+    driver.press("Continue")?;
     driver.await_heading("Who may use it?")?;
     for choice in ["Share on the network", "Everybody has their own"] {
         driver.click(&format!("//label[contains(., '{choice}')]"))?;
@@ -64,6 +64,6 @@ fn the_first_run_leads_to_a_running_comfyui_that_is_managed_from_the_window() ->
     ensure!(refused == serde_json::json!(expected), "{refused}");
 
     panel.click("Quit")?;
-    eventually(PATIENCE, || Ok(!desktop.runs("comfyui-sentine")))?;
+    eventually(PATIENCE, || Ok(!desktop.runs("comfyui-sentinel")))?;
     Ok(())
 }

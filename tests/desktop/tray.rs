@@ -150,7 +150,7 @@ impl Panel {
 
     /// The menu as it is now.
     pub(crate) fn menu(&self) -> Result<Vec<Line>> {
-        Ok(read_line(&self.layout()?)?.lines)
+        Ok(read_line(&self.layout()?.into())?.lines)
     }
 
     /// Waits until the menu is as wanted, and returns it.
