@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Until somebody would click again.
+const CLOSE_PAUSE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(20);
 /// Inherited by all that the app starts, so that its processes can be told from others.
 const MARK: &str = "SENTINEL_TEST_MARK";
@@ -113,9 +115,19 @@ impl Desktop {
             .with_context(|| format!("windows: {:?}; {}", self.screen.windows(), self.log()))
     }
 
+    /// Closes the window, as often as it takes: one that has only just come does not listen yet.
     pub(crate) fn close_window(&self) -> Result<()> {
-        let windows = self.screen.windows()?;
-        self.screen.close(*windows.first().context("no window")?)
+        let started = Instant::now();
+        loop {
+            let windows = self.screen.windows()?;
+            let Some(window) = windows.first() else {
+                return Ok(());
+            };
+            ensure!(started.elapsed() < PATIENCE, "the window stays open");
+            // It may close in this moment.
+            let _ = self.screen.close(*window);
+            let _ = eventually(CLOSE_PAUSE, || Ok(self.screen.windows()?.is_empty()));
+        }
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
