@@ -201,21 +201,25 @@ fn jobs_of_different_users_run_one_after_another() -> Result<()> {
     for token in [&alice, &bob] {
         ensure!(get(&gateway, token, "/system_stats")?.status == 200);
     }
-    let post = |token: &str, seconds: f64| {
+    let post = |token: &str, seconds: f64| -> Result<String> {
         let body = json!({ "prompt": slow(seconds, token) });
-        gateway.ask(&Ask::post("/prompt").bearer(token).json(&body))
+        let answer = gateway.ask(&Ask::post("/prompt").bearer(token).json(&body))?;
+        let id = answer.json()["prompt_id"].as_str().map(str::to_owned);
+        id.with_context(|| answer.text())
     };
-    ensure!(post(&alice, 1.5)?.status == 200);
-    let running = |token: &str| -> Result<u64> {
-        let queue = get(&gateway, token, "/prompt")?.json();
-        queue["exec_info"]["queue_remaining"]
-            .as_u64()
-            .context("a count")
+    let first = post(&alice, 1.5)?;
+    let second = post(&bob, 0.3)?;
+    let time = |token: &str, id: &str, name: &str| -> Result<i64> {
+        let job = get(&gateway, token, &format!("/api/jobs/{id}"))?.json();
+        job[name].as_i64().with_context(|| job.to_string())
     };
-    // Returns only when alice's job has left her engine.
-    ensure!(post(&bob, 0.3)?.status == 200);
-    ensure!(running(&alice)? == 0);
-    eventually(PATIENCE, || Ok(running(&bob)? == 0))
+    eventually(PATIENCE, || {
+        Ok(time(&bob, &second, "execution_end_time").is_ok())
+    })?;
+    ensure!(
+        time(&bob, &second, "execution_start_time")? >= time(&alice, &first, "execution_end_time")?
+    );
+    Ok(())
 }
 
 #[test]

@@ -203,7 +203,8 @@ fn u23_u24_no_name_of_a_user_is_a_path() -> Result<()> {
         ensure!(id != name, "folders are named by ids");
         let token = gateway.make_token(name)?;
         eventually(PATIENCE, || {
-            Ok(gateway.ask(&Ask::get("/queue").bearer(&token))?.status == 200)
+            let asked = Ask::get("/system_stats").bearer(&token);
+            Ok(gateway.ask(&asked)?.status == 200)
         })?;
         ensure!(gateway.data.path().join("users").join(&id).is_dir());
         let gone = gateway.admin("DELETE", &format!("users/{id}?files=delete"), None)?;

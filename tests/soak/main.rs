@@ -2,6 +2,7 @@
 //! asked; then the gateway itself is killed many times in the middle of its writing. Ends with an
 //! error when anything leaks, is lost or is damaged. Loopback only, bounded in time and number.
 
+mod jobs;
 mod kills;
 mod life;
 mod observe;
@@ -19,6 +20,9 @@ struct Options {
     /// Kills of the gateway
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=1000))]
     kills: u64,
+    /// Kills of the gateway and of engines while jobs wait and run
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=1000))]
+    job_kills: u64,
     /// Users at once
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(2..=50))]
     users: u64,
@@ -39,6 +43,9 @@ fn main() -> Result<()> {
     }
     if options.kills > 0 {
         kills::kill(options.kills)?;
+    }
+    if options.job_kills > 0 {
+        jobs::run(options.job_kills)?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 const TIME_LIMIT: Duration = Duration::from_secs(3);
 
 /// Bytes by process id; empty where there is no such program or card.
-pub(super) async fn memory_by_process() -> HashMap<u32, u64> {
+pub(crate) async fn memory_by_process() -> HashMap<u32, u64> {
     let mut command = Command::new("nvidia-smi");
     command
         .args([

@@ -21,6 +21,7 @@ mod schedule;
 
 pub(crate) use activity::InUse;
 pub use files_of_user::{FilesError, FilesFate};
+pub(crate) use gpu::memory_by_process as gpu_memory_by_process;
 pub use handle::{Engine, EngineId};
 pub use memory::Memory;
 pub use places::Places;

@@ -98,7 +98,7 @@ fn round(app: &Arc<App>) {
         .next(clock::now_ms(), &engine_of, &full, &runs, &limits)
     {
         let Some(engine) = app.engines.get(&job.engine) else {
-            app.jobs.put_back(job.entry.id, job.details.attempts);
+            app.jobs.put_back(job.entry.id, job.details.attempts, false);
             break;
         };
         app.jobs.tell_count(&job.entry.user);

@@ -174,7 +174,27 @@ pub(crate) enum Admission {
     /// The GPU is free for it, and kept free until [`Queue::refused`] or [`Queue::accepted`].
     Now(Box<Running>),
     /// It has to wait.
-    Later(Box<(Entry, Details)>),
+    Later(Box<Reservation>),
+}
+
+/// A place in the line for a job that is being written down; dropping it gives the place up.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    reserved: Arc<Mutex<HashMap<UserId, usize>>>,
+    pub(crate) entry: Entry,
+    pub(crate) details: Details,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut reserved = self.reserved.lock();
+        if let Some(count) = reserved.get_mut(&self.entry.user) {
+            *count -= 1;
+            if *count == 0 {
+                reserved.remove(&self.entry.user);
+            }
+        }
+    }
 }
 
 /// A job that comes.
@@ -209,6 +229,8 @@ struct Line {
     day: String,
     used_today: HashMap<UserId, u64>,
     recent: std::collections::VecDeque<Recent>,
+    /// Jobs that are being written down, by user: they count as waiting already.
+    reserved: Arc<Mutex<HashMap<UserId, usize>>>,
     forecast: Option<(Instant, Forecast)>,
 }
 
@@ -253,6 +275,7 @@ impl Queue {
             used_today: store.gpu_time_on(day.clone())?.into_iter().collect(),
             day,
             recent: std::collections::VecDeque::new(),
+            reserved: Arc::default(),
             forecast: None,
         };
         for row in store.unfinished_jobs()? {
@@ -316,11 +339,14 @@ impl Queue {
         let mut line = self.line.lock();
         let user = arrival.user.clone();
         line.fair.set_weight(&user, limits.weight);
-        if line.fair.len() >= MAX_WAITING {
+        let reserved = Arc::clone(&line.reserved);
+        let mut reserved = reserved.lock();
+        let own_reserved = reserved.get(&user).copied().unwrap_or(0);
+        if line.fair.len() + reserved.values().sum::<usize>() >= MAX_WAITING {
             return Err(LimitFault::Full);
         }
         if let Some(most) = limits.jobs_waiting
-            && line.fair.waiting_of(&user) >= most
+            && line.fair.waiting_of(&user) + own_reserved >= most
         {
             return Err(LimitFault::JobsWaiting(most));
         }
@@ -354,11 +380,17 @@ impl Queue {
             .collect();
         let is_free = line.running.len() < line.slots
             && line.fair.is_empty()
+            && reserved.is_empty()
             && can_run(&user, hold.as_ref())
             && !busy.contains(engine)
             && !is_full(engine, &busy);
         if !is_free {
-            return Ok(Admission::Later(Box::new((entry, details))));
+            *reserved.entry(user).or_default() += 1;
+            return Ok(Admission::Later(Box::new(Reservation {
+                reserved: Arc::clone(&line.reserved),
+                entry,
+                details,
+            })));
         }
         line.fair.add(entry);
         line.details.insert(arrival.id, details);
@@ -369,10 +401,11 @@ impl Queue {
     }
 
     /// A job that has to wait is written down: it takes its place.
-    pub(crate) fn enqueue(&self, entry: Entry, details: Details) {
+    pub(crate) fn enqueue(&self, reservation: &Reservation) {
         let mut line = self.line.lock();
+        let entry = reservation.entry.clone();
         let user = entry.user.clone();
-        line.details.insert(entry.id, details);
+        line.details.insert(entry.id, reservation.details.clone());
         line.fair.add(entry);
         line.forecast = None;
         drop(line);
@@ -456,13 +489,17 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// A running job goes back to its place in the line.
-    pub(super) fn put_back(&self, id: JobId, attempts: u32) {
+    /// A running job goes back to its place in the line. `is_charged`: its time on the GPU counts.
+    pub(super) fn put_back(&self, id: JobId, attempts: u32, is_charged: bool) {
         let mut line = self.line.lock();
         let Some(running) = line.running.remove(&id) else {
             return;
         };
-        let used = running.since.elapsed();
+        let used = if is_charged {
+            running.since.elapsed()
+        } else {
+            Duration::ZERO
+        };
         line.fair
             .ended(&running.entry.user, running.expected_ms, milliseconds(used));
         let details = Details {

@@ -32,7 +32,7 @@ const INTERRUPT_AGAIN: Duration = Duration::from_secs(2);
 pub(super) async fn hand_over(app: Arc<App>, engine: Arc<Engine>, job: Running) {
     let id = job.entry.id;
     let Some(address) = engine.address() else {
-        app.jobs.put_back(id, job.details.attempts);
+        app.jobs.put_back(id, job.details.attempts, false);
         return;
     };
     let texts = match app.jobs.store.hand_job(id, clock::now_ms()).await {
@@ -44,7 +44,7 @@ pub(super) async fn hand_over(app: Arc<App>, engine: Arc<Engine>, job: Running) 
         Err(error) => {
             tracing::error!(error = %chain(&error), "a job waits on: it cannot be written down");
             sleep(WRITE_PAUSE).await;
-            app.jobs.put_back(id, job.details.attempts);
+            app.jobs.put_back(id, job.details.attempts, false);
             return;
         }
     };
@@ -269,7 +269,7 @@ async fn put_back(app: &Arc<App>, job: &Running, attempts: u32, is_counted: bool
             return;
         }
     }
-    app.jobs.put_back(id, attempts);
+    app.jobs.put_back(id, attempts, is_counted);
 }
 
 /// A job that no engine will end: its owner is told as ComfyUI would.

@@ -114,7 +114,9 @@ impl Submission {
     /// `partial_execution_targets`, if some are named.
     pub(crate) fn targets(&self) -> Option<Vec<String>> {
         let raw = self.rest.get("partial_execution_targets")?;
-        serde_json::from_str::<Option<Vec<String>>>(raw.get()).ok()?
+        let listed = serde_json::from_str::<Option<Vec<Value>>>(raw.get()).ok()??;
+        let texts = listed.iter().filter_map(Value::as_str);
+        Some(texts.map(str::to_owned).collect())
     }
 
     /// The credentials.

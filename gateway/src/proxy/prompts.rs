@@ -77,14 +77,14 @@ pub(super) async fn pass(
     );
     match admission.map_err(over_limit)? {
         Admission::Now(job) => straight(way, engine, address, parts, &submission, *job).await,
-        Admission::Later(waiting) => {
+        Admission::Later(reservation) => {
             let accepted = match engine.catalogue() {
                 Some(catalogue) => catalogue
                     .check(&prompt, submission.targets().as_deref())
                     .map_err(|refusal| in_comfyui_form(refusal.body()))?,
                 None => Accepted::unchecked(),
             };
-            let (entry, details) = *waiting;
+            let entry = &reservation.entry;
             let number = entry.number;
             let row = JobRow {
                 id,
@@ -108,7 +108,7 @@ pub(super) async fn pass(
                 .add_job(job)
                 .await
                 .map_err(|error| not_written(&error))?;
-            way.app.jobs.enqueue(entry, details);
+            way.app.jobs.enqueue(&reservation);
             Ok(taken(id, number, &accepted.node_errors))
         }
     }

@@ -24,7 +24,7 @@ export function roughly(seconds: number, language: string): string {
 /** "18:00" today, "Thu 08:00" within a week, else with the date. */
 export function moment(timestamp: string, now: number, language: string): string {
   const at = new Date(timestamp);
-  const time = { hour: "2-digit", minute: "2-digit" } as const;
+  const time = { hour: language === "en" ? "numeric" : "2-digit", minute: "2-digit" } as const;
   const today = at.toDateString() === new Date(now).toDateString();
   const soon = Math.abs(at.getTime() - now) < 6 * day;
   return new Intl.DateTimeFormat(language, {

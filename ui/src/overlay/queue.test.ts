@@ -45,11 +45,7 @@ describe("the line", () => {
       "1 job waiting · next is number 1 in line",
     ],
     ["a pause", queue({ hold: hold() }), "Paused by the owner"],
-    [
-      "a pause with an end",
-      queue({ hold: hold({ until: sixOClock }) }),
-      "Paused by the owner until 06:00 PM",
-    ],
+    ["a pause with an end", queue({ hold: hold({ until: sixOClock }) }), "Paused by the owner until 6:00 PM"],
     [
       "a pause until idle",
       queue({ hold: hold({ until_idle: true }) }),
@@ -58,7 +54,7 @@ describe("the line", () => {
     [
       "quiet hours",
       queue({ hold: hold({ reason: "quiet_hours", until: sixOClock }) }),
-      "Quiet hours until 06:00 PM",
+      "Quiet hours until 6:00 PM",
     ],
     [
       "another program",

@@ -22,7 +22,7 @@ const hour = 60 * minute;
 /** Ends of the axis for seconds of work, each easily halved. */
 const ceilings = [
   ...[1, 2, 4, 10, 20, 30].map((count) => count * minute),
-  ...[1, 2, 4, 6, 8, 12, 16, 20, 24, 36, 48, 72, 96].map((count) => count * hour),
+  ...[1, 1.5, 2, 3, 4, 6, 8, 12, 16, 20, 24, 36, 48, 72, 96].map((count) => count * hour),
 ];
 
 /** The end of the axis: the first of a few plain amounts that is not below the highest bar. */

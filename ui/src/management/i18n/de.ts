@@ -10,7 +10,7 @@ export const de: Record<keyof typeof en, string> = {
   "theme.dark": "Dunkel",
 
   "page.overview": "Übersicht",
-  "page.queue": "Warteschlange",
+  "page.queue": "Aufträge",
   "page.usage": "Nutzung",
   "page.people": "Personen",
   "page.sharing": "Freigabe",

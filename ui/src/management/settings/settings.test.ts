@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { optional } from "../text";
 import type { ConfigKey, Setting } from "../types";
 import { entriesOf, faultOf, groupNames, groups, isSame, keysOf, nested, valueAt } from "./settings";
 
@@ -52,6 +53,14 @@ test("no key is in two groups, and unknown ones are shown all the same", () => {
     "gpu_slots",
     "brand.new",
   ]);
+});
+
+test("every key of a group has a title and a meaning", () => {
+  const paths: string[] = Object.values(groups).flat();
+  for (const path of paths) {
+    expect(optional(`config.title.${path}`), path).not.toBeNull();
+    expect(optional(`config.meaning.${path}`), path).not.toBeNull();
+  }
 });
 
 test("lists are compared by what is in them", () => {
