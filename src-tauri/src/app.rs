@@ -28,7 +28,7 @@ const SESSION_END_LIMIT: Duration = Duration::from_secs(4);
 const TASKS_LIMIT: Duration = Duration::from_secs(2);
 
 /// Runs the app until it is to end.
-pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     #[cfg(target_os = "linux")]
     prepare_display()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -37,14 +37,14 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         .build()?;
     tauri::async_runtime::set(runtime.handle().clone());
     let (orders, received) = mpsc::channel(desk::QUEUE);
-    let app = build(&arguments, &orders).context("the desktop app cannot be set up")?;
+    let app = build(arguments, &orders).context("the desktop app cannot be set up")?;
     let stopping = CancellationToken::new();
     let tasks = TaskTracker::new();
     // From here on this is the only instance.
     let started = {
         let _context = runtime.enter();
         start(
-            &arguments,
+            arguments,
             app.handle(),
             &orders,
             received,
@@ -70,9 +70,14 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     })
 }
 
+#[expect(clippy::exit, reason = "in what Tauri's macro writes")]
+fn context() -> tauri::Context {
+    tauri::generate_context!()
+}
+
 /// The parts of Tauri. A second instance ends in here, after it has told the first.
 fn build(arguments: &Arguments, orders: &mpsc::Sender<Order>) -> tauri::Result<tauri::App> {
-    let mut context = tauri::generate_context!();
+    let mut context = context();
     context.set_assets(Box::new(GatewayPages));
     let of_second_instance = orders.clone();
     let of_menu = orders.clone();

@@ -1,5 +1,9 @@
 //! What the pages in the window may ask for. Each command is a thin way to the gateway or the
 //! desktop; `build.rs` and `capabilities/main.json` list them too.
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "Tauri hands arguments over by value"
+)]
 
 use crate::autostart;
 use crate::desk::{self, Order};

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     {
         return supervisor::guard_main();
     }
-    match app::run(arguments::Arguments::parse()) {
+    match app::run(&arguments::Arguments::parse()) {
         Ok(code) => code,
         Err(error) => {
             // Nobody may be there to read it.

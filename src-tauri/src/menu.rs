@@ -23,7 +23,7 @@ pub(crate) enum Entry {
     /// More lines behind one.
     Submenu {
         text: String,
-        entries: Vec<Entry>,
+        entries: Vec<Self>,
     },
     Separator,
 }

@@ -13,7 +13,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Until somebody would click again.
 const CLOSE_PAUSE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(20);

@@ -4,7 +4,8 @@ use crate::desktop::{Desktop, PATIENCE};
 use crate::needs_desktop;
 use crate::tray::find;
 use anyhow::{Context as _, Result, ensure};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sentinel_tests::eventually;
 
 const RUNNING: &str = "The demo engine is running";
@@ -115,6 +116,35 @@ fn a_killed_app_leaves_nothing() -> Result<()> {
     desktop.signal(Signal::SIGKILL)?;
     desktop.ended()?;
     desktop.await_no_process()
+}
+
+#[test]
+fn a_crash_is_told_and_comfyui_comes_back() -> Result<()> {
+    needs_desktop!();
+    let desktop = Desktop::start_hidden(true)?;
+    let panel = desktop.panel()?;
+    panel.await_status(RUNNING)?;
+    let processes = desktop.processes();
+    let engine = processes.iter().find(|(_, name)| name == "demo-engine");
+    let (id, _) = engine.context("no engine runs")?;
+    kill(Pid::from_raw((*id).try_into()?), Signal::SIGKILL)?;
+    let told = |title: &str| panel.notifications().iter().any(|known| known == title);
+    eventually(PATIENCE, || Ok(told("ComfyUI has stopped")))?;
+    panel.await_status(RUNNING)?;
+    eventually(PATIENCE, || Ok(told("ComfyUI is ready")))
+}
+
+#[test]
+fn the_gpu_is_taken_and_given_back() -> Result<()> {
+    needs_desktop!();
+    let desktop = Desktop::start_hidden(true)?;
+    let panel = desktop.panel()?;
+    panel.await_status(RUNNING)?;
+    panel.click_in("I need my GPU", "Now")?;
+    panel.await_status("The demo engine is running, jobs are held back")?;
+    panel.click_in("The GPU is mine", "Give it back")?;
+    panel.await_status(RUNNING)?;
+    Ok(())
 }
 
 #[test]

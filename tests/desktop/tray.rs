@@ -1,10 +1,15 @@
 //! What a desktop does with tray icons: takes them, reads their menus, clicks on lines; and takes
 //! notifications.
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "zbus hands headers over by value"
+)]
 
 use anyhow::{Context as _, Result, ensure};
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fs;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use zbus::blocking::{Connection, Proxy, connection};
@@ -12,7 +17,7 @@ use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::zvariant::{OwnedValue, Value};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
 const MENU: &str = "com.canonical.dbusmenu";
 const ITEM: &str = "org.kde.StatusNotifierItem";
@@ -35,14 +40,14 @@ impl Watcher {
         } else {
             (service.to_owned(), "/StatusNotifierItem".to_owned())
         };
-        self.items.lock().unwrap().push(place);
+        self.items.lock().push(place);
     }
 
     fn register_status_notifier_host(&self, _service: &str) {}
 
     #[zbus(property)]
     fn registered_status_notifier_items(&self) -> Vec<String> {
-        let items = self.items.lock().unwrap();
+        let items = self.items.lock();
         items
             .iter()
             .map(|(name, path)| format!("{name}{path}"))
@@ -83,7 +88,7 @@ impl Notifications {
         _hints: HashMap<String, OwnedValue>,
         _limit: i32,
     ) -> u32 {
-        let mut titles = self.titles.lock().unwrap();
+        let mut titles = self.titles.lock();
         titles.push(title.to_owned());
         titles.len() as u32
     }
@@ -145,7 +150,7 @@ impl Panel {
 
     /// The titles of all notifications so far.
     pub(crate) fn notifications(&self) -> Vec<String> {
-        self.titles.lock().unwrap().clone()
+        self.titles.lock().clone()
     }
 
     /// The menu as it is now.
@@ -177,8 +182,22 @@ impl Panel {
     pub(crate) fn click(&self, label: &str) -> Result<()> {
         let menu = self.await_menu(|menu| find(menu, label).is_some_and(|line| line.is_enabled))?;
         let line = find(&menu, label).context("the line is gone")?;
-        self.menu_proxy()?
-            .call_method("Event", &(line.id, "clicked", Value::from(0), 0_u32))?;
+        self.send_click(line.id)
+    }
+
+    /// Clicks on a line of a submenu once it can be clicked.
+    pub(crate) fn click_in(&self, submenu: &str, label: &str) -> Result<()> {
+        let inside = |menu: &[Line]| {
+            let line = find(&find(menu, submenu)?.lines, label)?.clone();
+            line.is_enabled.then_some(line.id)
+        };
+        let menu = self.await_menu(|menu| inside(menu).is_some())?;
+        self.send_click(inside(&menu).context("the line is gone")?)
+    }
+
+    fn send_click(&self, id: i32) -> Result<()> {
+        let click = (id, "clicked", Value::from(0), 0_u32);
+        self.menu_proxy()?.call_method("Event", &click)?;
         Ok(())
     }
 
@@ -203,7 +222,7 @@ impl Panel {
     }
 
     fn item(&self) -> Result<Place> {
-        let items = self.items.lock().unwrap();
+        let items = self.items.lock();
         items.last().cloned().context("no icon is in the tray")
     }
 
