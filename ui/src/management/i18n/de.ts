@@ -463,6 +463,7 @@ export const de: Record<keyof typeof en, string> = {
   "activity.event.access_changed": "{name} hat den Zugang geändert",
   "activity.event.config_changed": "{name} hat Einstellungen geändert",
   "activity.event.engine_command": "{name} hat ComfyUI geschaltet",
+  "activity.event.queue_command": "{name} hat die Warteschlange geändert",
   "activity.event.refused": "{name} wurde etwas verwehrt",
 
   "settings.lead":

@@ -450,6 +450,7 @@ export const en = {
   "activity.event.access_changed": "{name} changed who may come in",
   "activity.event.config_changed": "{name} changed settings",
   "activity.event.engine_command": "{name} switched ComfyUI",
+  "activity.event.queue_command": "{name} changed the queue",
   "activity.event.refused": "{name} was refused something",
 
   "settings.lead":

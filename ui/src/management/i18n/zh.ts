@@ -439,6 +439,7 @@ export const zh: Record<keyof typeof en, string> = {
   "activity.event.access_changed": "{name} 更改了访问规则",
   "activity.event.config_changed": "{name} 更改了设置",
   "activity.event.engine_command": "{name} 操作了 ComfyUI",
+  "activity.event.queue_command": "{name} 更改了队列",
   "activity.event.refused": "{name} 的操作被拒绝",
 
   "settings.lead": "所有可设置的选项。除非另有说明，更改立即生效。",
