@@ -148,7 +148,7 @@ fn append(
 }
 
 /// Whether one menu becomes the other by changing lines, without adding or removing any. What is
-/// in a submenu does not count.
+/// in a submenu does not count; its own text does, as a desktop is not told of a change there.
 fn have_same_shape(shown: &[Entry], wanted: &[Entry]) -> bool {
     let action = |entry: &Entry| -> Option<Action> {
         match entry {
@@ -156,10 +156,15 @@ fn have_same_shape(shown: &[Entry], wanted: &[Entry]) -> bool {
             Entry::Line(_) | Entry::Submenu { .. } | Entry::Separator => None,
         }
     };
+    let title = |entry: &Entry| match entry {
+        Entry::Submenu { text, .. } => Some(text.clone()),
+        _ => None,
+    };
     shown.len() == wanted.len()
         && shown.iter().zip(wanted).all(|(shown, wanted)| {
             std::mem::discriminant(shown) == std::mem::discriminant(wanted)
                 && action(shown) == action(wanted)
+                && title(shown) == title(wanted)
         })
 }
 
@@ -195,8 +200,7 @@ fn change(
                 item.set_text(text)?;
                 item.set_checked(*is_checked)?;
             }
-            (Line::Submenu(submenu, lines), Entry::Submenu { text, entries }) => {
-                submenu.set_text(text)?;
+            (Line::Submenu(submenu, lines), Entry::Submenu { entries, .. }) => {
                 for line in lines.drain(..) {
                     submenu.remove(line.as_item())?;
                 }
