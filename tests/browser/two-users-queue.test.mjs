@@ -34,7 +34,7 @@ const graphOf = (user) => ({
 
 /** Waits until the condition holds; says what was there instead. */
 async function until(read, isIt, what) {
-  const end = Date.now() + patience;
+  const end = Date.now() + 30_000;
   for (;;) {
     const value = await read();
     if (isIt(value)) return value;
@@ -61,19 +61,24 @@ class Seat {
         if (typeof payload === "string") this.told.push(payload);
       });
     });
-    page.on("pageerror", (error) => this.errors.push(error.stack ?? String(error)));
+    page.on("pageerror", (error) => this.note(error.stack ?? String(error)));
     page.on("console", (message) => {
       // Files that ComfyUI's page looks for and does without are not of interest here.
-      if (message.type() === "error" && !/Failed to load resource|fuse options/.test(message.text())) {
-        this.errors.push(message.text());
+      if (message.type() === "error" && !/Failed to load resource/.test(message.text())) {
+        this.note(message.text());
       }
     });
+  }
+
+  /** Some versions of ComfyUI's page fail while they start, with ComfyUI alone as well. */
+  note(error) {
+    if (this.isOpen) this.errors.push(error);
   }
 
   async listen(response) {
     const { pathname } = new URL(response.url());
     if (!/^\/(api\/|sentinel\/api\/queue)/.test(pathname)) return;
-    if (response.status() >= 500) this.errors.push(`${response.status()} ${pathname}`);
+    if (response.status() >= 400) this.note(`${response.status()} ${pathname}`);
     if (!/json/.test(response.headers()["content-type"] ?? "")) return;
     const text = await response.text();
     this.told.push(text);
@@ -92,6 +97,8 @@ class Seat {
       ([graph, name]) => globalThis.app.loadApiJson(graph, name),
       [graphOf(user), `workflow of ${user.username}.json`],
     );
+    page.setDefaultTimeout(20_000);
+    this.isOpen = true;
   }
 
   async untilLoaded() {
@@ -109,8 +116,8 @@ class Seat {
         const { widgets } = globalThis.app.graph.nodes.find(({ type }) => type === "SlowProbe");
         const widget = (name) => widgets.find((widget) => widget.name === name);
         const ids = [];
-        const { queuePrompt } = globalThis.app.api ?? globalThis.comfyAPI.api.api;
         const { api } = globalThis.comfyAPI.api;
+        const { queuePrompt } = api;
         api.queuePrompt = async (...rest) => {
           const answer = await queuePrompt.apply(api, rest);
           ids.push(answer.prompt_id);
@@ -176,16 +183,45 @@ class Seat {
       : this.page.getByText(/^(In queue|Job added to queue)/);
   }
 
+  /** The number beside the symbol of the queue; the older one counts what runs as well. */
+  badge({ waiting, running }) {
+    const { page } = this;
+    return this.hasTab
+      ? page.locator(".queue-tab-button").getByText(String(waiting + running), { exact: true })
+      : page
+          .getByRole("button", { name: /(Expand|Collapse) job queue/ })
+          .getByText(String(waiting), { exact: true });
+  }
+
   /** Cancels the newest one, which is on top. */
   async cancelNewest() {
     const { page } = this;
     if (this.hasTab) {
-      await this.rows().first().click({ button: "right" });
+      await this.rows().first().click({ button: "right", force: true });
       await page.getByRole("menuitem", { name: "Delete" }).click();
       return;
     }
-    await this.page.getByText(/^In queue/).first().hover();
-    await page.getByRole("button", { name: "Cancel", exact: true }).first().click();
+    // The button comes with the pointer, and the job that runs has one as well.
+    const row = page.getByText(/^In queue/).first();
+    const middle = async (of) => {
+      const box = await of.boundingBox({ timeout: 1000 }).catch(() => null);
+      return box && box.y + box.height / 2;
+    };
+    await until(
+      async () => {
+        await row.hover();
+        const place = await middle(row);
+        for (const button of await page.getByRole("button", { name: "Cancel", exact: true }).all()) {
+          const height = await middle(button);
+          if (place === null || height === null || Math.abs(place - height) > 15) continue;
+          await button.click();
+          return true;
+        }
+        return false;
+      },
+      (isClicked) => isClicked,
+      "the newest job has no button to cancel it",
+    );
   }
 
   interruptButton() {
@@ -193,7 +229,9 @@ class Seat {
   }
 
   clearButton() {
-    return this.page.getByRole("button", { name: this.hasTab ? "Clear Pending Tasks" : "Clear queued" }).first();
+    return this.page
+      .getByRole("button", { name: this.hasTab ? "Clear Pending Tasks" : "Clear queued" })
+      .first();
   }
 }
 
@@ -223,15 +261,21 @@ describe("two users, one with thirty jobs and one with two", { skip }, () => {
     await ada.handIn([6, ...Array(9).fill(0.5), ...Array(20).fill(2)]);
     await bertha.handIn([0.5, 0.5]);
     for (const seat of [ada, bertha]) {
-      await seat.pill().filter({ hasText: /waiting · next is number \d+ in line/ }).waitFor();
+      await seat
+        .pill()
+        .filter({ hasText: /waiting · next is number \d+ in line/ })
+        .waitFor();
     }
     assert.match(await bertha.pill().innerText(), /^2 jobs waiting · next is number [12] in line/);
     assert.deepEqual(await bertha.waiting(), bertha.jobs);
     assert.deepEqual(await ada.waiting(), ada.jobs.slice(1));
     assert.deepEqual(await bertha.statesOf(bertha.jobs), ["pending", "pending"]);
     await Promise.all([ada.openPanel(), bertha.openPanel()]);
+    await ada.badge({ waiting: 29, running: 1 }).waitFor();
+    await bertha.badge({ waiting: 2, running: 0 }).waitFor();
     assert.equal(await bertha.rows().count(), 2);
-    assert.ok((await ada.rows().count()) > 5);
+    // Of many, only those in view are there.
+    assert.ok((await ada.rows().count()) > 2);
     await ada.picture("waiting");
     await bertha.picture("waiting");
   });
@@ -265,6 +309,11 @@ describe("two users, one with thirty jobs and one with two", { skip }, () => {
   });
 
   test("each cancels, interrupts and clears what is his own", async () => {
+    await until(
+      () => ada.waiting(),
+      (ids) => ids.length <= 20,
+      "the short ones do not end",
+    );
     const later = await bertha.handIn([1, 1]);
     const newest = ada.jobs.at(-1);
     assert.ok((await ada.waiting()).includes(newest));
@@ -276,13 +325,16 @@ describe("two users, one with thirty jobs and one with two", { skip }, () => {
     );
     assert.ok((await ada.waiting()).length > 3, "the others still wait");
 
-    await ada.interruptButton().click();
     const cancelled = await until(
-      async () => [...(await ada.listed()).values()].filter(({ status }) => status === "cancelled"),
-      (jobs) => jobs.length === 1,
+      async () => {
+        // Between two jobs there is nothing to interrupt, and the last moment of one is too late.
+        if (await ada.interruptButton().isEnabled()) await ada.interruptButton().click();
+        return [...(await ada.listed()).values()].filter(({ status }) => status === "cancelled");
+      },
+      (jobs) => jobs.length > 0,
       "nothing was interrupted",
     );
-    assert.ok(ada.jobs.includes(cancelled[0].id));
+    for (const { id } of cancelled) assert.ok(ada.jobs.includes(id));
 
     assert.ok((await ada.waiting()).length > 1, "some still wait");
     await ada.clearButton().click();
@@ -291,7 +343,11 @@ describe("two users, one with thirty jobs and one with two", { skip }, () => {
       (ids) => ids.length === 0,
       "the line was not cleared",
     );
-    await until(() => ada.rows().count(), (count) => count === 0, "the panel still shows some");
+    await until(
+      () => ada.rows().count(),
+      (count) => count === 0,
+      "the panel still shows some",
+    );
     await ada.picture("cleared");
     await until(
       () => bertha.statesOf(later),
@@ -311,7 +367,10 @@ describe("two users, one with thirty jobs and one with two", { skip }, () => {
       [ada, bertha],
       [bertha, ada],
     ]) {
-      assert.ok(seat.told.some((text) => text.includes(seat.jobs[0])), "own jobs were told of");
+      assert.ok(
+        seat.told.some((text) => text.includes(seat.jobs[0])),
+        "own jobs were told of",
+      );
       for (const text of seat.told) {
         for (const trace of [...other.jobs, tagOf(other.user)]) {
           assert.ok(!text.includes(trace), `${seat.user.username} was told ${trace}: ${text.slice(0, 500)}`);
