@@ -171,7 +171,8 @@ pub(crate) struct Recent {
 /// How a new job goes on.
 #[derive(Debug)]
 pub(crate) enum Admission {
-    /// The GPU is free for it, and kept free until [`Queue::refused`] or [`Queue::accepted`].
+    /// The GPU is free for it, and kept free until it ends or
+    /// [`Queue::refused`].
     Now(Box<Running>),
     /// It has to wait.
     Later(Box<Reservation>),
@@ -223,6 +224,8 @@ struct Line {
     rules: Rules,
     hold: Option<Hold>,
     next_seq: i64,
+    /// Last number of each user's own jobs: what others hand in does not show in it.
+    numbers: HashMap<UserId, i64>,
     average: HashMap<UserId, u64>,
     overall: Option<u64>,
     loaded: Option<u64>,
@@ -269,6 +272,7 @@ impl Queue {
             rules: Rules { batch_ms: 0 },
             hold: None,
             next_seq: store.last_job()? + 1,
+            numbers: store.last_numbers()?.into_iter().collect(),
             average: HashMap::new(),
             overall: None,
             loaded: None,
@@ -353,10 +357,13 @@ impl Queue {
         line.check_day(&user, limits)?;
         let seq = line.next_seq;
         line.next_seq += 1;
+        let own_number = line.numbers.entry(user.clone()).or_default();
+        *own_number += 1;
+        let own_number = exact(*own_number);
         let number = match arrival.number {
             Some(number) if number.is_finite() => number,
-            _ if arrival.is_front => -exact(seq),
-            _ => exact(seq),
+            _ if arrival.is_front => -own_number,
+            _ => own_number,
         };
         let entry = Entry {
             id: arrival.id,

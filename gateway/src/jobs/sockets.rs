@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
 /// Messages that wait for one page; a page that is this far behind misses the next one and asks
@@ -19,6 +19,8 @@ struct Socket {
     number: u64,
     client_id: Option<String>,
     messages: mpsc::Sender<Bytes>,
+    /// The count it was told last; a page asks for its whole queue at each message.
+    told: Arc<AtomicUsize>,
 }
 
 /// All open pages.
@@ -34,6 +36,14 @@ pub(crate) struct OpenSocket {
     by_user: Arc<Mutex<HashMap<UserId, Vec<Socket>>>>,
     user: UserId,
     number: u64,
+    told: Arc<AtomicUsize>,
+}
+
+impl OpenSocket {
+    /// The page is told a count by its engine's own message.
+    pub(crate) fn note_count(&self, remaining: usize) {
+        self.told.store(remaining, Ordering::Relaxed);
+    }
 }
 
 impl Sockets {
@@ -45,10 +55,12 @@ impl Sockets {
     ) -> (OpenSocket, mpsc::Receiver<Bytes>) {
         let (messages, received) = mpsc::channel(QUEUE);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let told = Arc::new(AtomicUsize::new(usize::MAX));
         let socket = Socket {
             number,
             client_id,
             messages,
+            told: Arc::clone(&told),
         };
         self.by_user
             .lock()
@@ -59,13 +71,20 @@ impl Sockets {
             by_user: Arc::clone(&self.by_user),
             user: user.clone(),
             number,
+            told,
         };
         (open, received)
     }
 
     /// `status`, as ComfyUI sends it to every page whenever its queue changes.
     pub(super) fn tell_count(&self, user: &UserId, remaining: usize) {
-        self.tell(user, None, &status_message(remaining));
+        let by_user = self.by_user.lock();
+        let text = Bytes::from(status_message(remaining).to_string());
+        for socket in by_user.get(user).into_iter().flatten() {
+            if socket.told.swap(remaining, Ordering::Relaxed) != remaining {
+                let _ = socket.messages.try_send(text.clone());
+            }
+        }
     }
 
     /// Tells the page that has queued a job, or all of its owner if it has no page of its own.
@@ -128,6 +147,11 @@ mod tests {
         let told = second.try_recv().unwrap();
         assert!(String::from_utf8_lossy(&told).contains("\"queue_remaining\":3"));
         assert!(foreign.try_recv().is_err());
+        sockets.tell_count(&anna, 3);
+        assert!(
+            first.try_recv().is_err(),
+            "the same count is not told again"
+        );
         drop(two);
         assert_eq!(sockets.by_user.lock()[&anna].len(), 1);
     }

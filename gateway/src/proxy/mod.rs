@@ -353,8 +353,9 @@ fn feed(way: &Way<'_>, target: &Engine, page_name: Option<String>) -> frames::Fe
         // Forgotten with the socket.
         let open = open;
         move |message: &[u8]| {
-            let _open = &open;
-            with_count(message, app.jobs.remaining(&user))
+            let remaining = app.jobs.remaining(&user);
+            open.note_count(remaining);
+            with_count(message, remaining)
         }
     };
     let is_shared = *target.id() == EngineId::Shared;

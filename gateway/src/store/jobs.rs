@@ -184,6 +184,19 @@ impl Store {
         })
     }
 
+    /// Last number that was given to each user's jobs, those aside that clients chose far off. Waits
+    /// on this thread: for the start.
+    pub(crate) fn last_numbers(&self) -> Result<Vec<(UserId, i64)>, StoreError> {
+        self.call_blocking(|connection| {
+            let mut rows = connection.prepare(
+                "SELECT user_id, cast(max(abs(number)) AS INTEGER) FROM jobs
+                 WHERE abs(number) < 1e12 GROUP BY user_id",
+            )?;
+            let rows = rows.query_map([], |row| Ok((user(row, 0)?, row.get(1)?)))?;
+            Ok(rows.filter_map(Result::ok).collect())
+        })
+    }
+
     /// Writes a job down; it outlives a power cut when this returns.
     pub(crate) async fn add_job(&self, job: NewJob) -> Result<(), StoreError> {
         self.call(move |connection| insert(connection, &job)).await
