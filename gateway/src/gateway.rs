@@ -20,6 +20,7 @@ use crate::store::{Store, StoreError};
 use crate::supervisor::{EngineState, EngineStatus};
 use crate::watcher;
 use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -66,8 +67,8 @@ pub enum GatewayError {
 pub struct Gateway {
     app: Arc<App>,
     local: LocalApi,
-    /// Owns the server and stops it.
-    serving: JoinHandle<()>,
+    /// Owns the server and stops it; taken by the first stop.
+    serving: Mutex<Option<JoinHandle<()>>>,
     stopping: CancellationToken,
     tasks: TaskTracker,
 }
@@ -162,7 +163,7 @@ impl Gateway {
         Ok(Self {
             local,
             app,
-            serving,
+            serving: Mutex::new(Some(serving)),
             stopping,
             tasks,
         })
@@ -274,10 +275,13 @@ impl Gateway {
 
     /// Stops accepting, ends tunnels, stops ComfyUI and waits until its process tree is gone, and
     /// writes down what is in memory.
-    pub async fn stop(self) {
+    pub async fn stop(&self) {
         self.stopping.cancel();
         self.app.connections.end_all();
-        if let Err(error) = self.serving.await {
+        let serving = self.serving.lock().take();
+        if let Some(serving) = serving
+            && let Err(error) = serving.await
+        {
             tracing::error!(%error, "the server ended badly");
         }
         // Before the engines: whatever ends now is nobody's fault.

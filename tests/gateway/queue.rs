@@ -669,13 +669,11 @@ async fn r15_d8_w8_in_one_engine_for_all_nobody_takes_the_page_of_another() -> R
 }
 
 #[test]
-fn a_full_disk_refuses_new_jobs_and_loses_none() -> Result<()> {
+fn a_database_that_cannot_write_refuses_new_jobs_and_loses_none() -> Result<()> {
     let (gateway, alice, _) = with_two(separate())?;
     let running = queue(&gateway, &alice, &slow(1.0, "running"))?;
     let waiting = queue(&gateway, &alice, &slow(0.05, "waiting"))?;
     let database = rusqlite::Connection::open(gateway.data.path().join("sentinel.db"))?;
-    // SQLite's own limit stands for the disk's: writes that need more room fail in the same way. It
-    // holds for one connection, so this one keeps the others from writing instead.
     database.execute_batch("PRAGMA busy_timeout = 5000; BEGIN EXCLUSIVE;")?;
     let refused = post(
         &gateway,
@@ -699,5 +697,140 @@ fn a_full_disk_refuses_new_jobs_and_loses_none() -> Result<()> {
     until(&gateway, &alice, &running, "completed")?;
     until(&gateway, &alice, &waiting, "completed")?;
     ensure!(get(&gateway, &alice, "/api/jobs")?.json()["pagination"]["total"] == 2);
+    Ok(())
+}
+
+/// A small disk of its own, for tests that run as root.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(path: &std::path::Path) -> Option<Self> {
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"])
+            .arg(path)
+            .output()
+            .is_ok_and(|output| output.status.success());
+        mounted.then(|| Self(path.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg("--lazy")
+            .arg(&self.0)
+            .output();
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_new_jobs_with_a_clear_error_and_loses_none() -> Result<()> {
+    let data = std::sync::Arc::new(tempfile::tempdir()?);
+    let Some(disk) = SmallDisk::mount(data.path()) else {
+        eprintln!("skipped: only root can mount a small disk");
+        return Ok(());
+    };
+    let first = Gateway::start(separate().data(&data).without_engine())?;
+    first.register_first("owner", sentinel_tests::PASSWORD)?;
+    first.stop()?;
+    let (gateway, alice, _) = with_two(separate().data(&data))?;
+    let running = queue(&gateway, &alice, &slow(4.0, "running"))?;
+    let waiting = queue(&gateway, &alice, &slow(0.05, "waiting"))?;
+    let filler = data.path().join("filler");
+    let mut file = std::fs::File::create(&filler)?;
+    let piece = vec![1_u8; 64 * 1024];
+    while std::io::Write::write_all(&mut file, &piece).is_ok() {}
+    // A large graph needs room that is not there; small ones may still fit into the last page.
+    let mut large = slow(0.05, "x");
+    large["1"]["_meta"] = json!({ "title": "t".repeat(200_000) });
+    let refused = post(&gateway, &alice, "/prompt", &json!({ "prompt": large }))?;
+    ensure!(
+        refused.status == 507,
+        "{}: {}",
+        refused.status,
+        refused.text()
+    );
+    ensure!(
+        refused.json()["code"] == "not_written",
+        "{}",
+        refused.text()
+    );
+    drop(file);
+    std::fs::remove_file(&filler)?;
+    until(&gateway, &alice, &running, "completed")?;
+    until(&gateway, &alice, &waiting, "completed")?;
+    let after = queue(&gateway, &alice, &slow(0.05, "after"))?;
+    until(&gateway, &alice, &after, "completed")?;
+    ensure!(get(&gateway, &alice, "/api/jobs")?.json()["pagination"]["total"] == 3);
+    drop(gateway);
+    drop(disk);
+    Ok(())
+}
+
+#[test]
+fn whoever_wants_it_is_told_that_his_job_is_done_and_internal_addresses_are_refused() -> Result<()>
+{
+    use std::io::{Read as _, Write as _};
+    let server = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let port = server.local_addr()?.port();
+    let address = json!({
+        "kind": "webhook", "address": format!("http://127.0.0.1:{port}/hook"), "failures_only": false,
+    });
+    let set = |gateway: &Gateway, token: &str, wish: &Value| {
+        let ask = Ask::new("PUT", "/sentinel/api/notifications")
+            .bearer(token)
+            .json(wish);
+        gateway.ask(&ask)
+    };
+    let (gateway, alice, _) = with_two(separate())?;
+    for bad in ["", "x", "ftp://example.org", "file:///etc/passwd"] {
+        let answer = set(
+            &gateway,
+            &alice,
+            &json!({"kind": "webhook", "address": bad}),
+        )?;
+        ensure!(
+            answer.status == 400 && answer.json()["field"] == "address",
+            "{bad}: {}",
+            answer.text()
+        );
+    }
+    // By default nothing of this network is reached, whatever was asked for.
+    set(&gateway, &alice, &address)?;
+    let refused = post(
+        &gateway,
+        &alice,
+        "/sentinel/api/notifications/test",
+        &json!({}),
+    )?;
+    ensure!(refused.status >= 400, "{}", refused.text());
+    server.set_nonblocking(true)?;
+    ensure!(server.accept().is_err(), "nobody came");
+    drop(gateway);
+
+    let (gateway, alice, _) = with_two(separate().set("queue.notify_hosts=127.0.0.1"))?;
+    ensure!(set(&gateway, &alice, &address)?.status == 200);
+    let id = queue(&gateway, &alice, &slow(0.05, "done"))?;
+    until(&gateway, &alice, &id, "completed")?;
+    let mut told = String::new();
+    eventually(PATIENCE, || {
+        let Ok((mut stream, _)) = server.accept() else {
+            return Ok(false);
+        };
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let mut piece = [0; 4096];
+        while !told.contains("job_finished") {
+            let length = stream.read(&mut piece)?;
+            ensure!(length > 0, "{told}");
+            told.push_str(&String::from_utf8_lossy(&piece[..length]));
+        }
+        stream.write_all(b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n")?;
+        Ok(true)
+    })?;
+    ensure!(
+        told.contains("completed") && !told.contains("SlowProbe"),
+        "{told}"
+    );
     Ok(())
 }

@@ -229,6 +229,20 @@ impl World {
             .with_context(|| format!("{}: {} {}", user.name, answer.status, answer.text()))
     }
 
+    /// Waits for the end of a job that was given to a user's engine past the gateway, which so knows
+    /// nothing of it.
+    pub(crate) fn succeeds_in_engine(&self, user: &User, id: &str) -> Result<bool> {
+        let port = self.direct(user)?;
+        let mut status = Value::Null;
+        eventually(PATIENCE, || {
+            let history = Ask::get(&format!("/history/{id}")).send(port)?.json();
+            status = history[id]["status"]["status_str"].clone();
+            Ok(!status.is_null())
+        })
+        .with_context(|| format!("job {id} in the engine of {}", user.name))?;
+        Ok(status == "success")
+    }
+
     /// Waits for the end of a job, good or bad.
     pub(crate) fn ended(&self, user: &User, id: &str) -> Result<Job> {
         let mut entry = Value::Null;

@@ -282,7 +282,7 @@ fn w4_w6_s21_nodes_that_write_anywhere_are_refused_to_users() -> Result<()> {
         .as_str()
         .map(str::to_owned)
         .with_context(|| direct.text())?;
-    let wrote = world.ended(&world.bob, &job)?.succeeded();
+    let wrote = world.succeeds_in_engine(&world.bob, &job)?;
     let is_there = PathBuf::from(&absolute).exists();
     ensure!(wrote == is_there);
     ensure!(

@@ -39,7 +39,9 @@ pub(crate) fn check(workspace: &Workspace) -> Result<ExitCode> {
         .collect();
     let mut steps = Steps::new(8 + PAGE_SCRIPTS.len() + browser_checks.len());
 
-    steps.check("Checking tools", || done(tools::prepare(&[Purpose::Build])));
+    steps.check("Checking tools", || {
+        done(tools::prepare(&[Purpose::Build, Purpose::Desktop]))
+    });
     steps.check("Rust: format (cargo fmt)", || {
         done(workspace.cargo("fmt").args(["--all", "--check"]).run())
     });

@@ -7,6 +7,8 @@ mod bench;
 mod check;
 mod front_end;
 mod fuzz;
+mod icons;
+mod package;
 mod packages;
 mod pages;
 mod process;
@@ -47,6 +49,10 @@ enum Task {
     Bench(bench::Options),
     /// Lets random users in for half an hour, then kills the gateway a hundred times
     Soak(soak::Options),
+    /// Builds what people install on this system
+    Package(package::Options),
+    /// Draws the pictures of the desktop app anew (needs rsvg-convert)
+    Icons,
     /// Runs the fuzz targets (needs a nightly toolchain)
     Fuzz(fuzz::Options),
 }
@@ -70,6 +76,8 @@ fn perform(task: &Task) -> Result<ExitCode> {
         Task::Check => check::check(&workspace),
         Task::Bench(options) => bench::bench(&workspace, options),
         Task::Soak(options) => soak::soak(&workspace, options),
+        Task::Package(options) => package::package(&workspace, options),
+        Task::Icons => icons::icons(&workspace),
         Task::Fuzz(options) => fuzz::fuzz(&workspace, options),
     }
 }

@@ -12,54 +12,121 @@ use crate::workspace;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Purpose {
     Build,
+    /// Building the desktop app.
+    Desktop,
     Test,
     Bench,
 }
 
-/// A package, and the commands of which one shows that it, or its like, is there.
+/// A package, and what shows that it, or its like, is there.
 #[derive(Debug)]
 struct Package {
     debian: &'static str,
-    commands: &'static [&'static str],
+    sign: Sign,
     purpose: Purpose,
 }
 
-/// The one list. What is found under any of the commands is not installed again.
+/// What shows that a package is there.
+#[derive(Debug)]
+enum Sign {
+    /// One of these commands.
+    Command(&'static [&'static str]),
+    /// A library that pkg-config knows.
+    Library(&'static str),
+}
+
+impl Package {
+    fn is_installed(&self) -> bool {
+        match self.sign {
+            Sign::Command(commands) => workspace::first_installed(commands).is_some(),
+            // Other systems bring what a window needs.
+            Sign::Library(name) => {
+                !cfg!(target_os = "linux")
+                    || Program::new("pkg-config")
+                        .args(["--exists", name])
+                        .output()
+                        .is_ok()
+            }
+        }
+    }
+}
+
+/// The one list. What is there already is not installed again.
 const PACKAGES: &[Package] = &[
     Package {
         debian: "gcc",
-        commands: &["cc", "gcc", "clang", "cl"],
+        sign: Sign::Command(&["cc", "gcc", "clang", "cl"]),
         purpose: Purpose::Build,
     },
     // Linking needs the C library's start files, which gcc alone does not bring.
     Package {
         debian: "libc6-dev",
-        commands: &["ld", "link"],
+        sign: Sign::Command(&["ld", "link"]),
         purpose: Purpose::Build,
     },
     Package {
         debian: "nodejs",
-        commands: &["node"],
+        sign: Sign::Command(&["node"]),
         purpose: Purpose::Build,
     },
     Package {
         debian: "npm",
-        commands: &["npm", "npm.cmd"],
+        sign: Sign::Command(&["npm", "npm.cmd"]),
         purpose: Purpose::Build,
     },
     Package {
+        debian: "pkg-config",
+        sign: Sign::Command(if cfg!(target_os = "linux") {
+            &["pkg-config"]
+        } else {
+            &["cargo"]
+        }),
+        purpose: Purpose::Desktop,
+    },
+    Package {
+        debian: "libwebkit2gtk-4.1-dev",
+        sign: Sign::Library("webkit2gtk-4.1"),
+        purpose: Purpose::Desktop,
+    },
+    Package {
+        debian: "libdbus-1-dev",
+        sign: Sign::Library("dbus-1"),
+        purpose: Purpose::Desktop,
+    },
+    // The tray; loaded when the app starts.
+    Package {
+        debian: "libayatana-appindicator3-dev",
+        sign: Sign::Library("ayatana-appindicator3-0.1"),
+        purpose: Purpose::Desktop,
+    },
+    Package {
+        debian: "xvfb",
+        sign: Sign::Command(&["Xvfb"]),
+        purpose: Purpose::Test,
+    },
+    Package {
+        debian: "dbus",
+        sign: Sign::Command(&["dbus-daemon"]),
+        purpose: Purpose::Test,
+    },
+    Package {
+        debian: "webkit2gtk-driver",
+        sign: Sign::Command(&["WebKitWebDriver"]),
+        purpose: Purpose::Test,
+    },
+    Package {
         debian: "chromium",
-        commands: CHROMIUM,
+        sign: Sign::Command(CHROMIUM),
         purpose: Purpose::Test,
     },
     Package {
         debian: "curl",
-        commands: &["curl"],
+        sign: Sign::Command(&["curl"]),
         purpose: Purpose::Test,
     },
     Package {
         debian: "nginx",
-        commands: &["nginx"],
+        sign: Sign::Command(&["nginx"]),
         purpose: Purpose::Bench,
     },
 ];
@@ -71,10 +138,7 @@ pub(crate) const CHROMIUM: &[&str] = &["chromium", "chromium-browser", "google-c
 pub(crate) fn install(purposes: &[Purpose]) -> Result<()> {
     let missing: Vec<&str> = PACKAGES
         .iter()
-        .filter(|package| {
-            purposes.contains(&package.purpose)
-                && workspace::first_installed(package.commands).is_none()
-        })
+        .filter(|package| purposes.contains(&package.purpose) && !package.is_installed())
         .map(|package| package.debian)
         .collect();
     if missing.is_empty() {
@@ -146,7 +210,11 @@ mod tests {
     #[test]
     fn every_package_can_be_recognised() {
         for package in PACKAGES {
-            assert!(!package.commands.is_empty(), "{}", package.debian);
+            let is_empty = match package.sign {
+                Sign::Command(commands) => commands.is_empty(),
+                Sign::Library(name) => name.is_empty(),
+            };
+            assert!(!is_empty, "{}", package.debian);
         }
     }
 

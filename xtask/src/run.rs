@@ -40,8 +40,8 @@ pub(crate) struct Options {
     /// Build quickly (the default)
     #[arg(long)]
     debug: bool,
-    /// Passed to `sentineld run` as they are
-    #[arg(last = true, value_name = "SENTINELD ARGUMENTS")]
+    /// Passed to the program as they are, see `sentineld run --help`
+    #[arg(last = true, value_name = "ARGUMENTS")]
     arguments: Vec<String>,
 }
 
@@ -53,14 +53,23 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
         Profile::Debug
     };
     let mut steps = Steps::new(6);
-    steps.step("Checking tools", || tools::prepare(&[Purpose::Build]))?;
+    let has_window = steps.step("Checking tools", || {
+        tools::prepare(&[Purpose::Build])?;
+        Ok(options.wants_window() && can_have_window())
+    })?;
     steps.step("Installing the pages' packages", || {
         pages::install_packages(&workspace.pages())
     })?;
     steps.step("Building the pages", || pages::build(workspace))?;
     let programs = steps.step(
         "Building the programs (some minutes the first time)",
-        || workspace.build_programs(profile),
+        || {
+            if has_window {
+                workspace.build_desktop(profile)
+            } else {
+                workspace.build_programs(profile)
+            }
+        },
     )?;
     let front_end = steps.step("Getting ComfyUI's front end for the demo", || {
         Ok(if options.may_need_demo() {
@@ -73,7 +82,11 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
         if !options.headless && !has_display() {
             progress::notice("There is no display, so it starts without a window.");
         }
-        progress::notice("It prints the address to open. To stop it, press Ctrl-C here.");
+        progress::notice(if has_window {
+            "It shows a window and then waits in the tray. To stop it, quit there or press Ctrl-C here."
+        } else {
+            "It prints the address to open. To stop it, press Ctrl-C here."
+        });
         let mut job = main_job(&programs, options);
         if let Some(folder) = front_end {
             job = job.env(front_end::VARIABLE, folder);
@@ -84,7 +97,23 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
 
 /// The program that this command ends in: the one place that decides between a window and none.
 fn main_job(programs: &Programs, options: &Options) -> Program {
-    Program::new(&programs.sentineld).args(options.sentineld_arguments())
+    match &programs.desktop {
+        Some(desktop) => Program::new(desktop).args(options.run_arguments()),
+        None => Program::new(&programs.sentineld)
+            .arg("run")
+            .args(options.run_arguments()),
+    }
+}
+
+/// Whether the desktop app can be built here; what it lacks is installed if that is possible.
+fn can_have_window() -> bool {
+    match tools::prepare(&[Purpose::Desktop]) {
+        Ok(()) => true,
+        Err(error) => {
+            progress::notice(&format!("It starts without a window: {error:#}"));
+            false
+        }
+    }
 }
 
 impl Options {
@@ -94,8 +123,13 @@ impl Options {
             .is_none_or(|folder| folder.as_os_str() == DEMO)
     }
 
-    fn sentineld_arguments(&self) -> Vec<String> {
-        let mut arguments = vec!["run".to_owned()];
+    fn wants_window(&self) -> bool {
+        !self.headless && has_display()
+    }
+
+    /// What the program is started with, with a window or without.
+    fn run_arguments(&self) -> Vec<String> {
+        let mut arguments = Vec::new();
         let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
         if let Some(folder) = &self.comfyui {
             add("--comfyui", folder.display().to_string());
@@ -138,13 +172,13 @@ mod tests {
     }
 
     #[test]
-    fn arguments_reach_sentineld() {
+    fn arguments_reach_the_program() {
         let options = options(
             "--comfyui demo --listen 127.0.0.1:9000 --set a=1 --set b=2 -- --python /usr/bin/python3",
         );
         assert_eq!(
-            options.sentineld_arguments().join(" "),
-            "run --comfyui demo --listen 127.0.0.1:9000 --set a=1 --set b=2 --python /usr/bin/python3"
+            options.run_arguments().join(" "),
+            "--comfyui demo --listen 127.0.0.1:9000 --set a=1 --set b=2 --python /usr/bin/python3"
         );
     }
 

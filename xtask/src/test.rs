@@ -61,7 +61,7 @@ pub(crate) fn test(workspace: &Workspace, options: &Options) -> Result<ExitCode>
     };
     let mut steps = Steps::new(6 + usize::from(has_browser_suite));
     steps.step("Installing what the tests need", || {
-        tools::prepare(&[Purpose::Build, Purpose::Test])
+        tools::prepare(&[Purpose::Build, Purpose::Desktop, Purpose::Test])
     })?;
     steps.step("Building the pages", || {
         pages::install_packages(&workspace.pages())?;

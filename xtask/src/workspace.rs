@@ -11,6 +11,9 @@ use crate::process::{self, Program};
 /// The packages whose programs people and tests start.
 const PROGRAM_PACKAGES: [&str; 2] = ["sentinel-gateway", "demo-engine"];
 
+/// The app with a window, which needs more to be built.
+const DESKTOP_PACKAGE: &str = "sentinel-desktop";
+
 /// The optimisation that programs are built with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Profile {
@@ -25,6 +28,8 @@ pub(crate) enum Profile {
 pub(crate) struct Programs {
     pub(crate) sentineld: PathBuf,
     pub(crate) demo_engine: PathBuf,
+    /// The app with a window, if it was built.
+    pub(crate) desktop: Option<PathBuf>,
 }
 
 /// The checkout that this program was started in.
@@ -74,6 +79,11 @@ impl Workspace {
         self.target.join("tools")
     }
 
+    /// Where packages are prepared.
+    pub(crate) fn packing(&self) -> PathBuf {
+        self.target.join("packing")
+    }
+
     /// Where ComfyUI's own front end is unpacked for the demo engine.
     pub(crate) fn front_ends(&self) -> PathBuf {
         self.target.join("front-end")
@@ -93,9 +103,21 @@ impl Workspace {
         }
     }
 
-    /// Builds the programs and nothing else.
+    /// Builds the programs without a window and nothing else.
     pub(crate) fn build_programs(&self, profile: Profile) -> Result<Programs> {
+        self.build(profile, false)
+    }
+
+    /// Builds the programs and the desktop app, and nothing else.
+    pub(crate) fn build_desktop(&self, profile: Profile) -> Result<Programs> {
+        self.build(profile, true)
+    }
+
+    fn build(&self, profile: Profile, with_desktop: bool) -> Result<Programs> {
         let mut build = self.cargo("build").arg("--bins");
+        if with_desktop {
+            build = build.args(["--package", DESKTOP_PACKAGE]);
+        }
         for package in PROGRAM_PACKAGES {
             build = build.args(["--package", package]);
         }
@@ -103,7 +125,7 @@ impl Workspace {
             build = build.arg("--release");
         }
         build.run()?;
-        self.programs(profile)
+        self.programs(profile, with_desktop)
     }
 
     /// Builds the programs with the features that the tests' build gives their dependencies, so that those are compiled once.
@@ -112,10 +134,10 @@ impl Workspace {
         self.cargo("build")
             .args(["--workspace", "--bins", "--exclude", "xtask"])
             .run()?;
-        self.programs(Profile::Debug)
+        self.programs(Profile::Debug, true)
     }
 
-    fn programs(&self, profile: Profile) -> Result<Programs> {
+    fn programs(&self, profile: Profile, with_desktop: bool) -> Result<Programs> {
         let folder = self.target.join(match profile {
             Profile::Debug => "debug",
             Profile::Release => "release",
@@ -128,6 +150,9 @@ impl Workspace {
         Ok(Programs {
             sentineld: program("sentineld")?,
             demo_engine: program("demo-engine")?,
+            desktop: with_desktop
+                .then(|| program("comfyui-sentinel"))
+                .transpose()?,
         })
     }
 }

@@ -15,29 +15,31 @@ pub(super) struct Arguments {
 }
 
 /// Where settings and accounts are.
-#[derive(Args, Clone, Debug)]
-pub(super) struct Place {
+#[derive(Args, Clone, Debug, Default)]
+pub struct Place {
     /// Folder for settings, accounts and logs
     #[arg(long, value_name = "DIR")]
-    pub(super) data_dir: Option<PathBuf>,
+    pub data_dir: Option<PathBuf>,
     /// A setting of config.json for this run only, e.g. sharing.port=9000; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
-    pub(super) set: Vec<String>,
+    pub set: Vec<String>,
 }
 
-#[derive(Args, Clone, Debug)]
-pub(super) struct RunOptions {
+/// What starts a gateway, with a window or without.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RunOptions {
+    /// Where settings and accounts are.
     #[command(flatten)]
-    pub(super) place: Place,
+    pub place: Place,
     /// Listen here instead of where the settings say, e.g. 0.0.0.0:8189
     #[arg(long, value_name = "ADDRESS:PORT")]
-    pub(super) listen: Option<SocketAddr>,
+    pub listen: Option<SocketAddr>,
     /// ComfyUI's folder (the one with main.py), or "demo"
     #[arg(long, value_name = "DIR")]
-    pub(super) comfyui: Option<String>,
+    pub comfyui: Option<String>,
     /// The Python that starts ComfyUI
     #[arg(long, value_name = "PROGRAM")]
-    pub(super) python: Option<String>,
+    pub python: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -10,10 +10,12 @@ mod user;
 use crate::config::{ConfigFile, Settings};
 use crate::files::DataDirectory;
 use crate::gateway::GatewayError;
-use arguments::{Arguments, Command, Place};
+use arguments::{Arguments, Command};
 use clap::Parser;
 use console::complain;
 use std::process::ExitCode;
+
+pub use arguments::{Place, RunOptions};
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {

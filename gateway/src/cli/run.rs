@@ -3,24 +3,47 @@
 use super::arguments::RunOptions;
 use super::console::say;
 use super::{open_config, open_data};
-use crate::Gateway;
+use crate::config::ConfigFile;
+use crate::files::DataDirectory;
 use crate::log;
+use crate::{Gateway, GatewayError};
 use std::process::ExitCode;
 use tokio::signal::ctrl_c;
+use tracing_appender::non_blocking::WorkerGuard;
+
+impl RunOptions {
+    /// Opens the data directory, making it if need be.
+    ///
+    /// # Errors
+    /// When there is no place for one, or it cannot be used.
+    pub fn open_data(&self) -> Result<DataDirectory, GatewayError> {
+        open_data(&self.place)
+    }
+
+    /// Reads the settings and starts the log, which is written out when the second value is
+    /// dropped.
+    ///
+    /// # Errors
+    /// When the settings have faults or the log cannot be written.
+    pub fn open_config(&self, data: &DataDirectory) -> anyhow::Result<(ConfigFile, WorkerGuard)> {
+        let mut place = self.place.clone();
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        if let Some(directory) = &self.comfyui {
+            place.set.push(format!("comfyui.dir={}", quoted(directory)));
+        }
+        if let Some(python) = &self.python {
+            place.set.push(format!("comfyui.python={}", quoted(python)));
+        }
+        let config = open_config(&place, data)?;
+        let log = log::start(&config.current(), &data.logs())?;
+        Ok((config, log))
+    }
+}
 
 /// Runs until Ctrl-C or SIGTERM; a second one hurries ComfyUI.
 pub(super) fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
-    let mut place = options.place.clone();
-    let quoted = |text: &str| serde_json::Value::from(text).to_string();
-    if let Some(directory) = &options.comfyui {
-        place.set.push(format!("comfyui.dir={}", quoted(directory)));
-    }
-    if let Some(python) = &options.python {
-        place.set.push(format!("comfyui.python={}", quoted(python)));
-    }
-    let data = open_data(&place)?;
-    let config = open_config(&place, &data)?;
-    let _log = log::start(&config.current(), &data.logs())?;
+    let data = options.open_data()?;
+    let (config, _log) = options.open_config(&data)?;
     // The workers have runtimes of their own; this one only watches, so one thread is enough.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -21,5 +21,6 @@ mod trust;
 pub use connections::{Connections, Place, Waiting};
 pub use context::RequestContext;
 pub use error::{ApiError, chain};
+pub use pages::file_of_window;
 pub use router::{PUBLIC_PATHS, api_document, router};
 pub use server::{Server, ServerError};

@@ -40,6 +40,17 @@ const QUERY_VALUE: &AsciiSet = &CONTROLS
     .add(b'<')
     .add(b'>');
 
+/// What the window shows: a file of the pages by its path below `/sentinel/`, as it is served over
+/// the network; the management app's page with what it is told about itself.
+pub fn file_of_window(path: &str) -> Option<Cow<'static, [u8]>> {
+    let file = Files::get(path)?;
+    if path != "index.html" {
+        return Some(file.data);
+    }
+    let state = json!({ "page": "management", "version": env!("CARGO_PKG_VERSION") });
+    Some(Cow::Owned(with_state(&file.data, &state).into_bytes()))
+}
+
 /// A page of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Page {
@@ -235,12 +246,7 @@ fn render(status: StatusCode, file: &str, state: &Value) -> Response {
         let text = "This build of Sentinel lacks its pages. Build ui/ first, then the gateway.";
         return (StatusCode::INTERNAL_SERVER_ERROR, text).into_response();
     };
-    let html = String::from_utf8_lossy(&file.data);
-    let meta = format!(
-        "<meta name=\"sentinel-state\" content=\"{}\">",
-        attribute(&state.to_string())
-    );
-    let html = html.replacen(STATE_MARK, &meta, 1);
+    let html = with_state(&file.data, state);
     let mut response = (status, html).into_response();
     let headers = response.headers_mut();
     headers.insert(
@@ -250,6 +256,14 @@ fn render(status: StatusCode, file: &str, state: &Value) -> Response {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     protect(headers);
     response
+}
+
+fn with_state(page: &[u8], state: &Value) -> String {
+    let meta = format!(
+        "<meta name=\"sentinel-state\" content=\"{}\">",
+        attribute(&state.to_string())
+    );
+    String::from_utf8_lossy(page).replacen(STATE_MARK, &meta, 1)
 }
 
 /// Headers of everything that is ours.

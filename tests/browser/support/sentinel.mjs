@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
@@ -16,15 +16,22 @@ export const comfyui = process.env.COMFYUI_DIR && {
   python: process.env.COMFYUI_PYTHON,
 };
 
+/** A node that takes as long as it is told to; the demo engine has it built in, a real ComfyUI gets it. */
+export const slowProbe = fileURLToPath(new URL("../../contract/slow_probe.py", import.meta.url));
+
 export const admin = { username: "ada", password: "lovelace-1815!" };
 
 /**
  * A gateway with a data folder of its own, and the demo engine or this ComfyUI, which finds its own folders
- * there as well; `stop` ends it and removes the folder.
+ * there as well, and these nodes; `stop` ends it and removes the folder.
  */
-export async function startSentinel(settings = [], installation = undefined) {
+export async function startSentinel(settings = [], installation = undefined, nodes = []) {
   const folder = await mkdtemp(join(tmpdir(), "sentinel-browser-"));
-  if (installation) await mkdir(join(folder, "comfyui", "custom_nodes"), { recursive: true });
+  if (installation) {
+    const place = join(folder, "comfyui", "custom_nodes");
+    await mkdir(place, { recursive: true });
+    for (const node of nodes) await copyFile(node, join(place, basename(node)));
+  }
   const child = spawn(
     process.env.SENTINELD ?? built("sentineld"),
     [

@@ -117,14 +117,26 @@ pub(super) struct GuardCommand {
     pub(super) arguments: Vec<OsString>,
 }
 
+/// Our program without a window.
+#[cfg(unix)]
+const HEADLESS_PROGRAM: &str = "sentineld";
+
 impl LocalSpawner {
-    /// Uses the running program as guard; its `main` must call [`super::guard_main`] when its
-    /// first argument is [`super::GUARD_SUBCOMMAND`].
+    /// Uses `sentineld` beside the running program as guard, else the running program itself,
+    /// whose `main` must then call [`super::guard_main`] when its first argument is
+    /// [`super::GUARD_SUBCOMMAND`].
+    ///
+    /// A guard lives as long as its engine and should be small: the desktop app would load a whole
+    /// browser engine into each of them.
     ///
     /// # Errors
     /// When the system does not tell the path of the running program.
     #[cfg(unix)]
     pub fn from_current_executable() -> io::Result<Self> {
+        let small = std::env::current_exe()?.with_file_name(HEADLESS_PROGRAM);
+        if std::env::current_exe()? != small && small.is_file() {
+            return Ok(Self::with_guard(small, [super::GUARD_SUBCOMMAND]));
+        }
         // This link leads to the running program even after its file was replaced by an update.
         let link = Path::new("/proc/self/exe");
         let program = if cfg!(target_os = "linux") && link.exists() {

@@ -31,13 +31,14 @@ export const notificationKinds = ["crash", "ready", "ban", "new_device"] as cons
 export type NotificationKind = (typeof notificationKinds)[number];
 
 export interface WindowState {
+  /** Whether the app goes on in the tray when its window is closed. */
   tray: boolean;
   first_run: boolean;
   platform: "linux" | "windows" | "macos";
 }
 
 export interface Desktop {
-  openFolder(kind: "logs" | "data" | "output"): Promise<void>;
+  openFolder(kind: "logs" | "data"): Promise<void>;
   chooseFolder(): Promise<string | null>;
   chooseFile(): Promise<string | null>;
   windowState(): Promise<WindowState>;

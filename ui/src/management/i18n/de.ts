@@ -507,6 +507,8 @@ export const de: Record<keyof typeof en, string> = {
   "desktop.data": "Datenordner öffnen",
   "desktop.autostart": "Mit dem Rechner starten",
   "desktop.autostart_hint": "Sentinel wartet dann ohne Fenster in der Leiste.",
+  "desktop.no_tray":
+    "Dieser Desktop zeigt keine Symbole in der Leiste; Sentinel läuft deshalb, solange dieses Fenster offen ist. Wird es geschlossen, endet ComfyUI für alle.",
   "desktop.notifications": "Benachrichtigungen",
   "desktop.notify.crash": "ComfyUI wurde unerwartet beendet",
   "desktop.notify.ready": "ComfyUI ist bereit",

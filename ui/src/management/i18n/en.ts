@@ -494,6 +494,8 @@ export const en = {
   "desktop.data": "Open data folder",
   "desktop.autostart": "Start with the computer",
   "desktop.autostart_hint": "Sentinel then waits in the tray, without a window.",
+  "desktop.no_tray":
+    "This desktop shows no tray icons, so Sentinel runs as long as this window is open. Closing it stops ComfyUI for everybody.",
   "desktop.notifications": "Notifications",
   "desktop.notify.crash": "ComfyUI has stopped unexpectedly",
   "desktop.notify.ready": "ComfyUI is ready",

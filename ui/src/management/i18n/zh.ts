@@ -481,6 +481,8 @@ export const zh: Record<keyof typeof en, string> = {
   "desktop.data": "打开数据文件夹",
   "desktop.autostart": "随电脑启动",
   "desktop.autostart_hint": "Sentinel 将在托盘中运行，不显示窗口。",
+  "desktop.no_tray":
+    "此桌面不显示托盘图标，因此 Sentinel 仅在此窗口打开时运行。关闭窗口会为所有人停止 ComfyUI。",
   "desktop.notifications": "通知",
   "desktop.notify.crash": "ComfyUI 意外停止",
   "desktop.notify.ready": "ComfyUI 已就绪",
