@@ -20,9 +20,22 @@ const STATUS: [&[u8]; 2] = [b"{\"type\": \"status\"", b"{\"type\":\"status\""];
 /// First bytes of a binary message with a progress text, which names no job (comfyui-api.md 4).
 const PROGRESS_TEXT: [u8; 4] = [0, 0, 0, 3];
 
+/// Pieces of frames of at least so many bytes go on as they lie in the buffer; smaller ones are
+/// written together with what is around them.
+const DIRECT: usize = 16 * 1024;
+/// Largest payload of a control frame, bytes (RFC 6455 5.5).
+const MAX_CONTROL: u64 = 125;
+/// Largest payload of a frame, bytes (RFC 6455 5.2).
+const MAX_LENGTH: u64 = u64::MAX >> 1;
+
 const OPCODE: u8 = 0x0f;
+const CONTINUATION: u8 = 0;
 const TEXT: u8 = 1;
 const BINARY: u8 = 2;
+const CONTROL: u8 = 8;
+const CLOSE: u8 = 8;
+const PING: u8 = 9;
+const PONG: u8 = 10;
 const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;
 const MASKED: u8 = 0x80;
@@ -46,16 +59,26 @@ pub(super) struct Feed {
 enum Place {
     /// Before a frame, with the bytes of its header so far.
     Header(Vec<u8>),
-    /// In a frame that is looked at as a whole: its header, its bytes so far, its length.
-    Looked {
-        header: Vec<u8>,
-        payload: Vec<u8>,
-        length: usize,
-    },
+    /// At the beginning of a message that is looked at before it goes on.
+    Looked(Beginning),
     /// In a frame that is passed on, so many bytes before its end.
     Passed(u64),
-    /// Not understood: everything passes, and nothing is put in between any more.
+    /// In a frame that is left out, so many bytes before its end.
+    LeftOut(u64),
+    /// Not understood, or closed: everything passes, and nothing is put in between any more.
     Untouched,
+}
+
+/// The first bytes of a message.
+struct Beginning {
+    header: Vec<u8>,
+    /// What of the payload has arrived, at most `wanted`.
+    payload: Vec<u8>,
+    /// Bytes that are enough to decide: a text is replaced as a whole, a binary message has its kind
+    /// in front.
+    wanted: usize,
+    /// Payload of the frame, bytes.
+    length: u64,
 }
 
 /// Takes the stream apart and writes what goes on to the browser into a buffer.
@@ -63,6 +86,8 @@ struct Rewriter {
     place: Place,
     /// Between the first and the last frame of a message.
     is_fragmented: bool,
+    /// The message with the frames at hand is left out.
+    is_left_out: bool,
     status: Replace,
     hears_text: Decide,
 }
@@ -72,6 +97,7 @@ impl Rewriter {
         Self {
             place: Place::Header(Vec::new()),
             is_fragmented: false,
+            is_left_out: false,
             status,
             hears_text,
         }
@@ -82,32 +108,51 @@ impl Rewriter {
         !self.is_fragmented && matches!(&self.place, Place::Header(header) if header.is_empty())
     }
 
+    /// The bytes that may go on just as they are.
+    fn passes<'bytes>(&self, bytes: &'bytes [u8]) -> &'bytes [u8] {
+        match self.place {
+            Place::Passed(left) => at_most(bytes, left),
+            Place::Untouched => bytes,
+            _ => &[],
+        }
+    }
+
+    /// So many bytes, of those that may, have gone on as they are.
+    fn passed(&mut self, bytes: &[u8]) {
+        if let Place::Passed(left) = &mut self.place {
+            *left = left.saturating_sub(length_of(bytes));
+            if *left == 0 {
+                self.place = Place::Header(Vec::new());
+            }
+        }
+    }
+
     /// Takes bytes of the engine; appends to `out` what goes on, and stops at the end of a frame, so
     /// that messages can be put in between. Returns how many bytes were taken.
     fn take(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> usize {
         match &mut self.place {
-            Place::Untouched => {
-                out.extend_from_slice(bytes);
-                bytes.len()
-            }
-            Place::Passed(left) => {
-                let taken = at_most(bytes, *left);
+            Place::Untouched | Place::Passed(_) => {
+                let taken = self.passes(bytes);
                 out.extend_from_slice(taken);
+                self.passed(taken);
+                taken.len()
+            }
+            Place::LeftOut(left) => {
+                let taken = at_most(bytes, *left);
                 *left -= length_of(taken);
                 if *left == 0 {
                     self.place = Place::Header(Vec::new());
                 }
                 taken.len()
             }
-            Place::Looked {
-                payload, length, ..
-            } => {
-                let wanted = (*length - payload.len()).min(bytes.len());
-                payload.extend_from_slice(&bytes[..wanted]);
-                if payload.len() == *length {
+            Place::Looked(beginning) => {
+                let missing = beginning.wanted - beginning.payload.len();
+                let missing = missing.min(bytes.len());
+                beginning.payload.extend_from_slice(&bytes[..missing]);
+                if beginning.payload.len() == beginning.wanted {
                     self.look(out);
                 }
-                wanted
+                missing
             }
             Place::Header(header) => {
                 let wanted = header_length(header).saturating_sub(header.len()).max(1);
@@ -126,61 +171,108 @@ impl Rewriter {
         let Place::Header(header) = std::mem::replace(&mut self.place, Place::Untouched) else {
             return;
         };
-        let (first, second) = (header[0], header[1]);
-        if first & RESERVED != 0 || second & MASKED != 0 {
+        let length = payload_length(&header);
+        let opcode = header[0] & OPCODE;
+        let is_whole = header[0] & FIN != 0;
+        if !self.is_understood(&header, length) {
             tracing::debug!("frames of an engine are not understood; they pass untouched");
             out.extend_from_slice(&header);
             return;
         }
-        let length = payload_length(&header);
-        let opcode = first & OPCODE;
-        let is_control = opcode & 8 != 0;
-        let is_whole = first & FIN != 0;
-        let begins = opcode == TEXT || opcode == BINARY;
-        if is_whole
-            && begins
-            && !self.is_fragmented
-            && let Ok(length) = usize::try_from(length)
-            && (1..=MAX_LOOKED_AT).contains(&length)
-        {
-            self.place = Place::Looked {
-                header,
-                payload: Vec::with_capacity(length),
-                length,
-            };
+        if opcode == CLOSE {
+            // The last frame: nothing may follow it.
+            out.extend_from_slice(&header);
             return;
         }
-        if !is_control {
-            self.is_fragmented = !is_whole;
-        }
-        out.extend_from_slice(&header);
-        self.place = if length == 0 {
-            Place::Header(Vec::new())
-        } else {
-            Place::Passed(length)
-        };
-    }
-
-    /// A short message is whole.
-    fn look(&mut self, out: &mut Vec<u8>) {
-        let before = std::mem::replace(&mut self.place, Place::Header(Vec::new()));
-        let Place::Looked {
-            header, payload, ..
-        } = before
-        else {
+        if opcode & CONTROL != 0 {
+            out.extend_from_slice(&header);
+            self.place = in_frame(Place::Passed, length);
             return;
-        };
-        let is_text = header[0] & OPCODE == TEXT;
-        if is_text && STATUS.iter().any(|start| payload.starts_with(start)) {
-            if let Some(changed) = (self.status)(&payload) {
-                write_text(&changed, out);
+        }
+        self.is_fragmented = !is_whole;
+        let wanted = match (opcode, usize::try_from(length)) {
+            (TEXT, Ok(length)) if is_whole && length <= MAX_LOOKED_AT => length,
+            (TEXT, _) => 0,
+            (BINARY, Ok(length)) => length.min(PROGRESS_TEXT.len()),
+            (BINARY, Err(_)) => PROGRESS_TEXT.len(),
+            // More of a message that was decided on.
+            _ if self.is_left_out => {
+                self.is_left_out = !is_whole;
+                self.place = in_frame(Place::LeftOut, length);
                 return;
             }
-        } else if !is_text && payload.starts_with(&PROGRESS_TEXT) && !(self.hears_text)() {
+            _ => 0,
+        };
+        self.place = Place::Looked(Beginning {
+            header,
+            payload: Vec::with_capacity(wanted),
+            wanted,
+            length,
+        });
+        if wanted == 0 {
+            self.look(out);
+        }
+    }
+
+    /// Whether a header is one of a stream without extensions, at this place.
+    fn is_understood(&self, header: &[u8], length: u64) -> bool {
+        let (first, second) = (header[0], header[1]);
+        let opcode = first & OPCODE;
+        first & RESERVED == 0
+            && second & MASKED == 0
+            && length <= MAX_LENGTH
+            && match opcode {
+                CONTINUATION => self.is_fragmented,
+                TEXT | BINARY => !self.is_fragmented,
+                CLOSE | PING | PONG => first & FIN != 0 && length <= MAX_CONTROL,
+                _ => false,
+            }
+    }
+
+    /// Enough of a message is there to decide.
+    fn look(&mut self, out: &mut Vec<u8>) {
+        let before = std::mem::replace(&mut self.place, Place::Untouched);
+        let Place::Looked(beginning) = before else {
+            return;
+        };
+        let Beginning {
+            header,
+            payload,
+            length,
+            ..
+        } = beginning;
+        let left = length - length_of(&payload);
+        let opcode = header[0] & OPCODE;
+        if opcode == TEXT
+            && left == 0
+            && STATUS.iter().any(|start| payload.starts_with(start))
+            && let Some(changed) = (self.status)(&payload)
+        {
+            write_text(&changed, out);
+            self.place = Place::Header(Vec::new());
+            return;
+        }
+        // The first part may be too short to tell; then rather nothing is heard.
+        let is_progress_text = opcode == BINARY
+            && (payload == PROGRESS_TEXT
+                || (self.is_fragmented && PROGRESS_TEXT.starts_with(&payload)));
+        if is_progress_text && !(self.hears_text)() {
+            self.is_left_out = self.is_fragmented;
+            self.place = in_frame(Place::LeftOut, left);
             return;
         }
         out.extend_from_slice(&header);
         out.extend_from_slice(&payload);
+        self.place = in_frame(Place::Passed, left);
+    }
+}
+
+/// So many bytes before the end of a frame, or before the next one.
+fn in_frame(place: fn(u64) -> Place, left: u64) -> Place {
+    if left == 0 {
+        Place::Header(Vec::new())
+    } else {
+        place(left)
     }
 }
 
@@ -254,29 +346,23 @@ pub(super) async fn carry(
                 }
                 let mut rest = &buffer[..length];
                 while !rest.is_empty() {
-                    // The inner part of a large frame goes on as it lies in the buffer.
-                    if let Place::Passed(left) = &mut rewriter.place
-                        && out.is_empty()
-                    {
-                        let piece = at_most(rest, *left);
-                        send(client, piece).await?;
-                        *left -= length_of(piece);
-                        if *left == 0 {
-                            rewriter.place = Place::Header(Vec::new());
+                    let piece = rewriter.passes(rest);
+                    let taken = if piece.len() >= DIRECT {
+                        if !out.is_empty() {
+                            send(client, &out).await?;
+                            out.clear();
                         }
-                        rest = &rest[piece.len()..];
-                        continue;
-                    }
-                    let taken = rewriter.take(rest, &mut out);
+                        send(client, piece).await?;
+                        rewriter.passed(piece);
+                        piece.len()
+                    } else {
+                        rewriter.take(rest, &mut out)
+                    };
                     rest = &rest[taken..];
                     if rewriter.is_between() {
                         while let Ok(message) = messages.try_recv() {
                             write_text(&message, &mut out);
                         }
-                    }
-                    if matches!(rewriter.place, Place::Passed(_)) && !rest.is_empty() {
-                        send(client, &out).await?;
-                        out.clear();
                     }
                 }
             }
@@ -304,7 +390,11 @@ async fn send(client: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::{SinkExt as _, StreamExt as _};
     use proptest::prelude::*;
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::protocol::Role;
 
     fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -373,6 +463,64 @@ mod tests {
         let both = [text.as_slice(), picture.as_slice()].concat();
         assert_eq!(run(&mut rewriter(true), &[&both]), both);
         assert_eq!(run(&mut rewriter(false), &[&both]), picture);
+        // However long they are, and in however many parts.
+        let long = frame(FIN | BINARY, &[&text[2..], &[b'x'; 100_000][..]].concat());
+        let ping = frame(FIN | PING, b"ping");
+        let parts = |first: &[u8]| {
+            [
+                frame(BINARY, first),
+                ping.clone(),
+                frame(CONTINUATION, b"hello"),
+                frame(FIN, b"world"),
+            ]
+            .concat()
+        };
+        let picture_in_parts = parts(&picture[2..]);
+        for (sent, heard) in [
+            (long, vec![]),
+            (parts(&text[2..]), ping.clone()),
+            (parts(b""), ping.clone()),
+            (parts(b"\0\0"), ping.clone()),
+            (picture_in_parts.clone(), picture_in_parts),
+            (frame(FIN | BINARY, b""), frame(FIN | BINARY, b"")),
+            (frame(FIN | BINARY, b"\0\0"), frame(FIN | BINARY, b"\0\0")),
+        ] {
+            let mut one = rewriter(false);
+            let all = [sent.as_slice(), &picture].concat();
+            let expected = [heard.as_slice(), &picture].concat();
+            assert_eq!(run(&mut one, &[&all]), expected);
+            assert!(one.is_between());
+            assert_eq!(run(&mut rewriter(true), &[&all]), all);
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_or_closed_passes_and_gets_nothing_more() {
+        let status = frame(FIN | TEXT, STATUS_TEXT);
+        let mut masked = frame(FIN | TEXT, STATUS_TEXT);
+        masked[1] |= MASKED;
+        let too_long = [FIN | BINARY, 127, 0x80, 0, 0, 0, 0, 0, 0, 0].to_vec();
+        for (name, odd) in [
+            ("closed", frame(FIN | CLOSE, b"\x03\xe8")),
+            ("closed without a reason", frame(FIN | CLOSE, b"")),
+            ("reserved bits", frame(FIN | 0x40 | TEXT, STATUS_TEXT)),
+            ("masked", masked),
+            ("too long", too_long),
+            ("unknown data", frame(FIN | 3, b"x")),
+            ("unknown control", frame(FIN | 11, b"x")),
+            ("control in parts", frame(PING, b"x")),
+            ("long control", frame(FIN | PONG, &[0; 126])),
+            ("continued without a beginning", frame(FIN, b"x")),
+            (
+                "begun twice",
+                [frame(TEXT, b"x"), frame(TEXT, b"y")].concat(),
+            ),
+        ] {
+            let mut one = rewriter(false);
+            let all = [odd, status.clone()].concat();
+            assert_eq!(run(&mut one, &[&all]), all, "{name}");
+            assert!(!one.is_between(), "{name}");
+        }
     }
 
     #[test]
@@ -396,23 +544,97 @@ mod tests {
         );
     }
 
+    /// Whole messages of any kind, in parts with control frames between them.
+    fn messages() -> impl Strategy<Value = Vec<u8>> {
+        let payload = prop_oneof![
+            3 => prop::collection::vec(any::<u8>(), 0..300),
+            1 => Just(STATUS_TEXT.to_vec()),
+            1 => Just(b"\0\0\0\x03\0\0\0\x01\x39hello".to_vec()),
+            1 => Just([&PROGRESS_TEXT[..], &[7; 5000]].concat()),
+            1 => Just(vec![7; 66_000]),
+        ];
+        let message = (
+            prop::sample::select(vec![TEXT, BINARY]),
+            payload,
+            prop::collection::vec(any::<prop::sample::Index>(), 0..3),
+            any::<bool>(),
+        );
+        prop::collection::vec(message, 1..8).prop_map(|messages| {
+            let mut bytes = Vec::new();
+            for (kind, payload, cuts, is_pinged) in messages {
+                let parts = cut(&payload, &cuts);
+                for (at, part) in parts.iter().enumerate() {
+                    let opcode = if at == 0 { kind } else { CONTINUATION };
+                    let end = if at + 1 == parts.len() { FIN } else { 0 };
+                    bytes.extend(frame(end | opcode, part));
+                    if is_pinged {
+                        bytes.extend(frame(FIN | PING, b"ping"));
+                    }
+                }
+            }
+            bytes
+        })
+    }
+
+    fn cut<'bytes>(bytes: &'bytes [u8], cuts: &[prop::sample::Index]) -> Vec<&'bytes [u8]> {
+        let mut places: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+        places.extend([0, bytes.len()]);
+        places.sort_unstable();
+        places
+            .windows(2)
+            .map(|pair| &bytes[pair[0]..pair[1]])
+            .collect()
+    }
+
+    /// Takes the bytes and puts a message of ours wherever one may be.
+    fn with_ours_everywhere(bytes: &[u8]) -> Vec<u8> {
+        let mut one = rewriter(true);
+        let mut out = Vec::new();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let taken = one.take(rest, &mut out);
+            rest = &rest[taken..];
+            if one.is_between() {
+                write_text(b"ours", &mut out);
+            }
+        }
+        out
+    }
+
+    /// Messages as a browser puts them together.
+    async fn heard(bytes: Vec<u8>) -> Vec<Message> {
+        let (mut engine, client) = tokio::io::duplex(1 << 20);
+        let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+        let write = async {
+            engine.write_all(&bytes).await.unwrap();
+            engine.shutdown().await.unwrap();
+        };
+        let read = async {
+            let mut messages = Vec::new();
+            while let Some(Ok(message)) = client.next().await {
+                if !matches!(message, Message::Ping(_)) {
+                    messages.push(message);
+                }
+            }
+            messages
+        };
+        tokio::join!(write, read).1
+    }
+
     proptest! {
         #[test]
         fn however_the_bytes_arrive_the_same_goes_on(
-            frames in prop::collection::vec((prop::sample::select(vec![0x81_u8, 0x82, 0x01, 0x80, 0x89]), prop::collection::vec(any::<u8>(), 0..300), any::<bool>()), 1..8),
+            bytes in messages(),
             cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
         ) {
-            let mut bytes = Vec::new();
-            for (first, payload, is_status) in &frames {
-                let payload = if *is_status { STATUS_TEXT } else { payload };
-                bytes.extend(frame(*first, payload));
+            for hears_text in [true, false] {
+                let whole = run(&mut rewriter(hears_text), &[&bytes]);
+                let pieces = cut(&bytes, &cuts);
+                prop_assert_eq!(run(&mut rewriter(hears_text), &pieces), whole);
             }
-            let whole = run(&mut rewriter(false), &[&bytes]);
-            let mut places: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
-            places.extend([0, bytes.len()]);
-            places.sort_unstable();
-            let pieces: Vec<&[u8]> = places.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect();
-            prop_assert_eq!(run(&mut rewriter(false), &pieces), whole);
+            let mut one = rewriter(true);
+            run(&mut one, &[&bytes]);
+            prop_assert!(one.is_between());
         }
 
         #[test]
@@ -462,5 +684,132 @@ mod tests {
         assert_eq!(read, large);
         drop(writes.await.unwrap());
         carried.await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn messages_of_ours_never_break_those_of_the_engine() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        let binary = |bytes: &[u8]| Message::binary(bytes.to_vec());
+        runner
+            .run(
+                &prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 1..8),
+                |payloads| {
+                    let mut bytes = Vec::new();
+                    for payload in &payloads {
+                        let half = payload.len() / 2;
+                        bytes.extend(frame(BINARY, &payload[..half]));
+                        bytes.extend(frame(FIN | PING, b"ping"));
+                        bytes.extend(frame(FIN, &payload[half..]));
+                    }
+                    let heard = runtime.block_on(heard(with_ours_everywhere(&bytes)));
+                    let expected: Vec<Message> = payloads
+                        .iter()
+                        .flat_map(|payload| [binary(payload), Message::text("ours")])
+                        .collect();
+                    prop_assert_eq!(heard, expected);
+                    Ok(())
+                },
+            )
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_browser_and_an_engine_talk_through_it() {
+        let (engine, engine_side) = tokio::io::duplex(64 * 1024);
+        let (client_side, client) = tokio::io::duplex(64 * 1024);
+        let mut engine = WebSocketStream::from_raw_socket(engine, Role::Server, None).await;
+        let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+        let (sender, messages) = mpsc::channel(4);
+        let feed = Feed {
+            status: Arc::new(|_| Some(b"{\"changed\":1}".to_vec())),
+            hears_text: Arc::new(|| false),
+            messages,
+        };
+        let carried = tokio::spawn(async move {
+            let (mut from_engine, mut to_engine) = tokio::io::split(engine_side);
+            let (mut from_client, mut to_client) = tokio::io::split(client_side);
+            tokio::join!(
+                carry(&mut from_engine, &mut to_client, feed),
+                tokio::io::copy(&mut from_client, &mut to_engine)
+            )
+        });
+        let status = std::str::from_utf8(STATUS_TEXT).unwrap();
+        let picture = |byte| Message::binary([&[0, 0, 0, 1][..], &[byte; 500_000]].concat());
+        let progress = Message::binary([&PROGRESS_TEXT[..], &[b'x'; 9000]].concat());
+        let long = Message::text("x".repeat(70_000));
+        let sent = [
+            Message::text(status),
+            picture(1),
+            progress,
+            long.clone(),
+            picture(2),
+        ];
+        let engine_writes = tokio::spawn(async move {
+            for message in sent {
+                engine.send(message).await.unwrap();
+            }
+            engine
+                .send(Message::Ping("are you there".into()))
+                .await
+                .unwrap();
+            let answer = engine.next().await.unwrap().unwrap();
+            assert_eq!(answer, Message::Pong("are you there".into()));
+            engine
+        });
+        let mut next = async || client.next().await.unwrap().unwrap();
+        assert_eq!(next().await, Message::text("{\"changed\":1}"));
+        assert_eq!(next().await, picture(1));
+        assert_eq!(next().await, long);
+        sender.send(Bytes::from_static(b"ours")).await.unwrap();
+        // Between which of them it comes is left open.
+        let rest = [next().await, next().await, next().await];
+        for expected in [
+            Message::text("ours"),
+            picture(2),
+            Message::Ping("are you there".into()),
+        ] {
+            assert!(rest.contains(&expected));
+        }
+        client.flush().await.unwrap();
+        let mut engine = engine_writes.await.unwrap();
+        sender.send(Bytes::from_static(b"more")).await.unwrap();
+        assert_eq!(client.next().await.unwrap().unwrap(), Message::text("more"));
+        client.send(Message::text("from the page")).await.unwrap();
+        let asked = engine.next().await.unwrap().unwrap();
+        assert_eq!(asked, Message::text("from the page"));
+        engine.close(None).await.unwrap();
+        assert_eq!(client.next().await.unwrap().unwrap(), Message::Close(None));
+        client.flush().await.unwrap();
+        let answer = engine.next().await.unwrap().unwrap();
+        assert_eq!(answer, Message::Close(None));
+        drop(engine);
+        assert!(client.next().await.is_none());
+        drop(client);
+        carried.await.unwrap().0.unwrap();
+    }
+
+    #[tokio::test]
+    async fn messages_are_put_between_large_ones_that_follow_each_other() {
+        let (sender, messages) = mpsc::channel(4);
+        sender.send(Bytes::from_static(b"ours")).await.unwrap();
+        let feed = Feed {
+            status: Arc::new(|_| None),
+            hears_text: Arc::new(|| true),
+            messages,
+        };
+        let large = frame(FIN | BINARY, &vec![7; 100_000]);
+        let sent = large.repeat(20);
+        let mut passed = std::io::Cursor::new(Vec::new());
+        carry(&mut sent.as_slice(), &mut passed, feed)
+            .await
+            .unwrap();
+        let ours = frame(FIN | TEXT, b"ours");
+        let passed = passed.into_inner();
+        assert_eq!(passed.len(), sent.len() + ours.len());
+        let at = passed.windows(ours.len()).position(|window| window == ours);
+        assert_eq!(at, Some(large.len()), "after the first one");
     }
 }

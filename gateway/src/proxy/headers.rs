@@ -122,6 +122,8 @@ fn remove_our_cookie(headers: &mut HeaderMap) {
 /// and no shared caching of what is personal.
 pub(super) fn clean_response(headers: &mut HeaderMap, path: &str, is_separate: bool) {
     remove_hop_by_hop(headers);
+    // None was asked for.
+    headers.remove(SEC_WEBSOCKET_EXTENSIONS);
     if headers.contains_key(SET_COOKIE) {
         let kept: Vec<HeaderValue> = headers
             .get_all(SET_COOKIE)
@@ -237,11 +239,16 @@ mod tests {
         let mut headers = map(&[
             ("connection", "keep-alive, Upgrade"),
             ("upgrade", "websocket"),
+            ("sec-websocket-extensions", "permessage-deflate"),
         ]);
         assert_eq!(
             clean_request(&mut headers, &HeaderValue::from_static("h")).unwrap(),
             "websocket"
         );
+        assert!(!headers.contains_key(SEC_WEBSOCKET_EXTENSIONS));
+        let mut headers = map(&[("sec-websocket-extensions", "permessage-deflate")]);
+        clean_response(&mut headers, "/ws", true);
+        assert!(!headers.contains_key(SEC_WEBSOCKET_EXTENSIONS));
         let mut headers = map(&[("connection", "keep-alive"), ("upgrade", "websocket")]);
         assert_eq!(
             clean_request(&mut headers, &HeaderValue::from_static("h")),
