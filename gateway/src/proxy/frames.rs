@@ -810,6 +810,7 @@ mod tests {
         let passed = passed.into_inner();
         assert_eq!(passed.len(), sent.len() + ours.len());
         let at = passed.windows(ours.len()).position(|window| window == ours);
-        assert_eq!(at, Some(large.len()), "after the first one");
+        // Before the first one, or at the next border.
+        assert!(at == Some(0) || at == Some(large.len()), "{at:?}");
     }
 }
