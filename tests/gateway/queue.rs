@@ -357,7 +357,7 @@ fn a_job_that_only_comfyui_finds_wrong_fails_later_in_its_own_form() -> Result<(
 #[test]
 fn the_owner_gets_his_gpu_back_now_and_jobs_run_again_after() -> Result<()> {
     let (gateway, alice, _) = with_two(separate())?;
-    let running = queue(&gateway, &alice, &slow(2.0, "running"))?;
+    let running = queue(&gateway, &alice, &slow(8.0, "running"))?;
     let waiting = queue(&gateway, &alice, &slow(0.05, "waiting"))?;
     until(&gateway, &alice, &running, "in_progress")?;
     let paused = gateway.admin("POST", "queue/pause", Some(&json!({"when": "now"})))?;
@@ -410,7 +410,7 @@ fn the_owner_gets_his_gpu_back_now_and_jobs_run_again_after() -> Result<()> {
 #[test]
 fn admins_move_and_cancel_jobs_of_anybody() -> Result<()> {
     let (gateway, alice, bob) = with_two(separate())?;
-    queue(&gateway, &alice, &slow(2.0, "running"))?;
+    queue(&gateway, &alice, &slow(8.0, "running"))?;
     let a = queue(&gateway, &alice, &slow(0.05, "a"))?;
     let b = queue(&gateway, &bob, &slow(0.05, "b"))?;
     let c = queue(&gateway, &bob, &slow(0.05, "c"))?;
