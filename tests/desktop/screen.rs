@@ -65,6 +65,8 @@ impl Screen {
                 "1280x900x24",
                 "-nolisten",
                 "tcp",
+                // Without this the server starts anew whenever its last client leaves, and refuses who comes meanwhile.
+                "-noreset",
             ])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -41,6 +41,16 @@ fn slow(seconds: f64, tag: &str) -> Value {
     })
 }
 
+/// As `slow`, with a picture that outlives the engine: a temporary one, and its job's place in the history with it, does
+/// not.
+fn slow_saved(seconds: f64, tag: &str) -> Value {
+    let mut prompt = slow(seconds, tag);
+    prompt["2"] = json!({
+        "class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "kept"},
+    });
+    prompt
+}
+
 fn queue(gateway: &Gateway, token: &str, prompt: &Value) -> Result<String> {
     let answer = post(gateway, token, "/prompt", &json!({ "prompt": prompt }))?;
     ensure!(answer.status == 200, "{}", answer.text());
@@ -460,11 +470,11 @@ fn a_limit_says_which_it_is_and_until_when() -> Result<()> {
 fn waiting_jobs_and_history_outlive_a_kill_and_nothing_runs_twice() -> Result<()> {
     let options = separate();
     let (mut gateway, alice, bob) = with_two(options)?;
-    let done = queue(&gateway, &alice, &slow(0.05, "done"))?;
+    let done = queue(&gateway, &alice, &slow_saved(0.05, "done"))?;
     until(&gateway, &alice, &done, "completed")?;
-    let running = queue(&gateway, &alice, &slow(1.5, "running"))?;
+    let running = queue(&gateway, &alice, &slow_saved(1.5, "running"))?;
     let waiting: Vec<String> = (0..3)
-        .map(|number| queue(&gateway, &bob, &slow(0.05, &number.to_string())))
+        .map(|number| queue(&gateway, &bob, &slow_saved(0.05, &number.to_string())))
         .collect::<Result<_>>()?;
     gateway.signal(nix::sys::signal::Signal::SIGKILL)?;
     gateway.ended_within(PATIENCE)?;

@@ -79,7 +79,9 @@ impl Places {
         let is_plain = inside
             .components()
             .all(|part| matches!(part, std::path::Component::Normal(_)));
-        is_plain && root.join(inside).is_file()
+        // A whole folder that is missing is a drive that is not there now, not files that were deleted.
+        let is_away = kind != "temp" && !root.is_dir();
+        is_plain && (is_away || root.join(inside).is_file())
     }
 
     /// As arguments for ComfyUI.
