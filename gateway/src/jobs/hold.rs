@@ -9,10 +9,12 @@ use crate::clock;
 use crate::store::Store;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Name under which the store keeps the owner's wish.
 const FACT: &str = "owner_hold";
-/// The owner counts as away after so long without a request, seconds.
+/// The owner counts as away after so long without a request or, where the desktop app can see them, a key or a movement of
+/// the mouse, seconds.
 const AWAY: i64 = 15 * 60;
 
 /// The owner's wish, as it is kept.
@@ -129,16 +131,16 @@ impl Watch {
     }
 }
 
-/// When the owner last did something here, seconds since 1970.
+/// When the owner last did something here, seconds since 1970. Who sits at this machine is the owner.
 fn owner_used_at(app: &App) -> i64 {
+    let present_at = app.owner_present_at.load(Ordering::Relaxed);
     let Some(owner) = app.engines.owner() else {
-        return 0;
+        return present_at;
     };
     let sessions = app.sessions.live();
     let own = sessions.iter().filter(|session| session.user == owner);
     own.filter_map(|session| session.last_used_at())
-        .max()
-        .unwrap_or(0)
+        .fold(present_at, i64::max)
 }
 
 #[cfg(test)]
