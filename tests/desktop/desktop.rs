@@ -26,6 +26,8 @@ pub(crate) struct Desktop {
     pub(crate) screen: Screen,
     pub(crate) panel: Option<Panel>,
     pub(crate) data: TempDir,
+    /// What names ComfyUI on the command line.
+    pub(crate) engine: Vec<String>,
     child: Option<Child>,
 }
 
@@ -43,6 +45,7 @@ impl Desktop {
             screen,
             panel,
             data,
+            engine: ["--comfyui", "demo"].map(str::to_owned).to_vec(),
             child: None,
         })
     }
@@ -95,9 +98,8 @@ impl Desktop {
 
     pub(crate) fn arguments(&self) -> Vec<String> {
         let data = self.data.path().display().to_string();
-        ["--comfyui", "demo", "--data-dir", &data]
-            .map(str::to_owned)
-            .to_vec()
+        let data = ["--data-dir".to_owned(), data];
+        data.into_iter().chain(self.engine.clone()).collect()
     }
 
     /// What marks all processes of this app.

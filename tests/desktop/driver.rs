@@ -2,9 +2,11 @@
 
 use crate::desktop::{Desktop, PATIENCE, program};
 use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
 use sentinel_tests::{Ask, eventually};
 use serde_json::{Value, json};
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -93,6 +95,18 @@ impl Driver {
         Ok(())
     }
 
+    /// Puts a picture of the page into the folder of `SCREENSHOTS`, if it names one.
+    pub(crate) fn picture(&self, name: &str) -> Result<()> {
+        let Some(folder) = std::env::var_os("SCREENSHOTS") else {
+            return Ok(());
+        };
+        let picture = self.of_session("GET", "screenshot", None)?;
+        let picture = picture.as_str().context("a picture")?;
+        let picture = base64::engine::general_purpose::STANDARD.decode(picture)?;
+        let file = PathBuf::from(folder).join(format!("window-{name}.png"));
+        Ok(std::fs::write(file, picture)?)
+    }
+
     /// Runs a script that returns something, or hands it to its last argument.
     pub(crate) fn script(&self, script: &str) -> Result<Value> {
         let body = json!({"script": script, "args": []});
@@ -100,7 +114,7 @@ impl Driver {
     }
 
     /// Id of the element at this XPath, once there is one that can be seen.
-    fn find(&self, path: &str) -> Result<String> {
+    pub(crate) fn find(&self, path: &str) -> Result<String> {
         let body = json!({"using": "xpath", "value": path});
         let started = Instant::now();
         loop {

@@ -3,8 +3,12 @@
 use crate::desktop::{Desktop, PATIENCE};
 use crate::driver::Driver;
 use crate::needs_desktop;
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use sentinel_tests::{PASSWORD, eventually};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use tempfile::TempDir;
 
 #[test]
 fn the_first_run_leads_to_a_running_comfyui_that_is_managed_from_the_window() -> Result<()> {
@@ -66,4 +70,70 @@ fn the_first_run_leads_to_a_running_comfyui_that_is_managed_from_the_window() ->
     panel.click("Quit")?;
     eventually(PATIENCE, || Ok(!desktop.runs("comfyui-sentinel")))?;
     Ok(())
+}
+
+/// A folder as people have it: ComfyUI with its Python in `venv`, here by links to those of `COMFYUI_DIR` and
+/// `COMFYUI_PYTHON`; and what keeps it from writing into them.
+fn installation() -> Result<(TempDir, Vec<String>)> {
+    let original = std::env::var("COMFYUI_DIR").context("COMFYUI_DIR is not set")?;
+    let python = std::env::var("COMFYUI_PYTHON").context("COMFYUI_PYTHON is not set")?;
+    let environment = Path::new(&python).parent().and_then(Path::parent);
+    let place = tempfile::tempdir()?;
+    let folder = place.path().join("ComfyUI");
+    fs::create_dir(&folder)?;
+    for entry in fs::read_dir(original)? {
+        let entry = entry?;
+        symlink(entry.path(), folder.join(entry.file_name()))?;
+    }
+    symlink(environment.context("no venv")?, folder.join("venv"))?;
+    let base = place.path().join("base");
+    for part in ["custom_nodes", "models", "input", "output"] {
+        fs::create_dir_all(base.join(part))?;
+    }
+    let arguments = serde_json::json!(["--cpu", "--base-directory", base]);
+    let setting = format!("comfyui.args={arguments}");
+    // Links lead out of the folder, which a confined ComfyUI must not follow.
+    let settings = [setting.as_str(), "sandbox=off"];
+    let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+    Ok((place, settings.map(str::to_owned).collect()))
+}
+
+#[test]
+#[ignore = "needs a real ComfyUI: set COMFYUI_DIR and COMFYUI_PYTHON"]
+fn the_first_run_finds_out_whether_a_real_comfyui_starts() -> Result<()> {
+    needs_desktop!("WebKitWebDriver");
+    let (place, engine) = installation()?;
+    let mut desktop = Desktop::prepare(true)?;
+    desktop.engine = engine;
+    let driver = Driver::start(&desktop)?;
+    driver.await_heading("Where is your ComfyUI?")?;
+    driver.picture("find")?;
+    driver.click("//label[input[@value='folder']]")?;
+    driver.fill("directory", &place.path().display().to_string())?;
+    driver.press("Check and continue")?;
+    driver.find("//*[contains(text(), 'That did not work')]")?;
+    driver.picture("wrong-folder")?;
+    driver.fill("directory", "/ComfyUI")?;
+    driver.press("Check and continue")?;
+    driver.find("//*[@role='status'][string-length() > 0]")?;
+    driver.picture("checking")?;
+    driver.await_heading("Your own account")?;
+    driver.picture("account")?;
+    driver.fill("username", "owner")?;
+    driver.fill("password", PASSWORD)?;
+    driver.press("Continue")?;
+    driver.await_heading("Who may use it?")?;
+    driver.picture("sharing")?;
+    driver.press("Finish")?;
+    driver.await_heading("All set")?;
+    driver.picture("done")?;
+
+    let panel = desktop.panel()?;
+    panel.await_status("ComfyUI is running")?;
+    driver.click("//a[@href='#/overview']")?;
+    driver.find("//button[normalize-space()='Stop']")?;
+    driver.picture("overview")?;
+    panel.click("Quit")?;
+    eventually(PATIENCE, || Ok(!desktop.runs("comfyui-sentinel")))?;
+    desktop.await_no_process()
 }
