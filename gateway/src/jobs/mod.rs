@@ -5,9 +5,8 @@
 //!   apart and puts it together again;
 //! - `order` is the fair order as a data structure, [`Queue`] the line itself, `dispatch` the task
 //!   that hands jobs out, `runner` stays with each until its `outcome`;
-//! - `hold` says when jobs are held back, `announce` and `notify` tell people.
+//! - `hold` says when jobs are held back, `notify` tells people of those that are done.
 
-mod announce;
 mod catalogue;
 mod dispatch;
 mod hold;

@@ -332,7 +332,7 @@ async fn finish(app: &Arc<App>, job: &Running, outcome: Outcome) {
     };
     app.jobs
         .finished(job.entry.id, measured.unsigned_abs(), &day, recent.clone());
-    super::announce::finished(app, &recent, measured.unsigned_abs()).await;
+    super::notify::announce(app, &recent, measured.unsigned_abs()).await;
 }
 
 async fn is_stopping(app: &App) -> bool {

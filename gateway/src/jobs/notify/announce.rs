@@ -1,14 +1,14 @@
-//! Tells people that their jobs are done, where they want to be told.
+//! Whom to tell of a finished job, and where.
 
-use super::notify::{Message, Target};
-use super::queue::Recent;
+use super::{Message, Target};
 use crate::app::App;
 use crate::clock;
 use crate::http::chain;
+use crate::jobs::queue::Recent;
 use crate::store::JobState;
 
-/// A job has ended.
-pub(super) async fn finished(app: &App, job: &Recent, gpu_ms: u64) {
+/// Has its owner told of a job that has ended, if he wants to be.
+pub(in crate::jobs) async fn announce(app: &App, job: &Recent, gpu_ms: u64) {
     if job.state == JobState::Cancelled {
         return;
     }
