@@ -1,8 +1,9 @@
 //! The one task that hands jobs out: whenever something changed, it asks the queue for the next
 //! one, and starts engines for jobs that wait for theirs.
 
-use super::queue::{Hold, Intent, RoleLimits};
-use super::{hold, runner};
+use super::hold::{self, Hold};
+use super::queue::{Intent, RoleLimits};
+use super::runner;
 use crate::accounts::UserId;
 use crate::app::App;
 use crate::clock;

@@ -4,7 +4,7 @@
 //! Invariants: a job is in `fair` or in `running`, never in both; an engine has at most one job;
 //! a job that is taken away from an engine goes back to its old place.
 
-use super::hold::OwnerHold;
+use super::hold::{Hold, OwnerHold};
 use super::order::{Entry, Fair, JobId, Rules, Urgency};
 use super::sockets::Sockets;
 use super::submission::Secrets;
@@ -84,40 +84,6 @@ pub(crate) enum LimitFault {
     /// The gateway as a whole.
     #[error("Too many jobs are waiting. Please try again later.")]
     Full,
-}
-
-/// Why an admin's or the system's hand holds jobs back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum HoldReason {
-    /// The owner needs his GPU.
-    Owner,
-    /// The settings name this time of the day.
-    QuietHours,
-    /// Another program uses the GPU.
-    OtherProgram,
-}
-
-impl HoldReason {
-    /// Name in our API.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Owner => "owner",
-            Self::QuietHours => "quiet_hours",
-            Self::OtherProgram => "other_program",
-        }
-    }
-}
-
-/// Jobs of everybody but the owner are held back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Hold {
-    pub(crate) reason: HoldReason,
-    /// Seconds since 1970.
-    pub(crate) since: i64,
-    /// When it ends by itself, seconds since 1970.
-    pub(crate) until: Option<i64>,
-    /// It ends when the owner is away for a while.
-    pub(crate) until_idle: bool,
 }
 
 /// Why a running job is ended by hand.
@@ -670,13 +636,7 @@ impl Queue {
     /// As [`Self::set_owner_hold`], in force at once.
     pub(crate) fn hold_for_owner(&self, wish: Option<OwnerHold>) {
         self.set_owner_hold(wish);
-        let hold = wish.map(|wish| Hold {
-            reason: HoldReason::Owner,
-            since: wish.since,
-            until: wish.until,
-            until_idle: wish.until_idle,
-        });
-        self.set_hold(hold);
+        self.set_hold(wish.map(Hold::from));
         self.look.notify_one();
     }
 

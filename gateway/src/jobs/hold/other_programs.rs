@@ -2,9 +2,9 @@
 
 use crate::app::App;
 use crate::engine::gpu_memory_by_process;
+use crate::processes::Parents;
 use crate::supervisor::EngineState;
 use std::collections::{HashMap, HashSet};
-use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
 
 /// Memory of other programs on the GPUs from which on jobs wait, bytes: a desktop takes less.
 const MUCH: u64 = 512 << 20;
@@ -12,22 +12,19 @@ const MUCH: u64 = 512 << 20;
 const LOOKS_TO_HOLD: u8 = 2;
 /// Looks in a row that must find less before jobs go on.
 const LOOKS_TO_RELEASE: u8 = 3;
-/// Longest way from a process to its first ancestor that is followed: a process id that is used
-/// again may close a circle.
-const GENERATIONS: usize = 64;
 
 /// A process that is none of ours and has memory on a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(super) struct Seen {
     /// Id of the process.
-    pub(crate) process: u32,
+    pub(super) process: u32,
     /// Bytes on all cards together.
-    pub(crate) memory: u64,
+    pub(super) memory: u64,
 }
 
 /// Remembers the last looks, so that one alone changes nothing.
 #[derive(Debug, Default)]
-pub(crate) struct OtherPrograms {
+pub(super) struct OtherPrograms {
     is_holding: bool,
     /// Looks in a row that speak against `is_holding`.
     against: u8,
@@ -35,7 +32,7 @@ pub(crate) struct OtherPrograms {
 
 impl OtherPrograms {
     /// Whether jobs are to wait, after another look.
-    pub(crate) fn look(&mut self, seen: &[Seen]) -> bool {
+    pub(super) fn look(&mut self, seen: &[Seen]) -> bool {
         let total = seen
             .iter()
             .fold(0_u64, |sum, seen| sum.saturating_add(seen.memory));
@@ -59,7 +56,7 @@ impl OtherPrograms {
 
 /// Processes with memory on NVIDIA cards that are neither engines nor started by them or by this
 /// process; empty where there is no such card, or where engines cannot be told from others.
-pub(crate) async fn seen(app: &App) -> Vec<Seen> {
+pub(super) async fn seen(app: &App) -> Vec<Seen> {
     // The process of a ComfyUI that somebody else runs is not known.
     let states = app.engines.states();
     let working = states.iter().filter(|state| **state == EngineState::Ready);
@@ -71,47 +68,22 @@ pub(crate) async fn seen(app: &App) -> Vec<Seen> {
         return Vec::new();
     }
     let engines = app.engines.processes();
-    let parents = tokio::task::spawn_blocking(parents).await;
+    let parents = tokio::task::spawn_blocking(Parents::look).await;
     match parents.ok().flatten() {
         Some(parents) => others(&on_gpu, &engines, std::process::id(), &parents),
         None => Vec::new(),
     }
 }
 
-/// The parent of each process of the machine. Blocks for milliseconds.
-fn parents() -> Option<HashMap<u32, Option<u32>>> {
-    let mut system = System::new_with_specifics(RefreshKind::nothing()).ok()?;
-    system.refresh_processes_specifics(
-        ProcessesToUpdate::All,
-        true,
-        ProcessRefreshKind::nothing().without_tasks(),
-    );
-    let parents = system.processes().iter();
-    Some(
-        parents
-            .map(|(id, process)| (id.as_u32(), process.parent().map(Pid::as_u32)))
-            .collect(),
-    )
-}
-
 /// Those of `on_gpu` that descend neither from one of `engines` nor from `own`. What is not among
 /// the processes here is left out: in a container, cards name processes as the host does, and
 /// engines could not be told from others.
-fn others(
-    on_gpu: &HashMap<u32, u64>,
-    engines: &[u32],
-    own: u32,
-    parents: &HashMap<u32, Option<u32>>,
-) -> Vec<Seen> {
+fn others(on_gpu: &HashMap<u32, u64>, engines: &[u32], own: u32, parents: &Parents) -> Vec<Seen> {
     let ours: HashSet<u32> = engines.iter().copied().chain([own]).collect();
-    let is_ours = |process| {
-        std::iter::successors(Some(process), |at| parents.get(at).copied().flatten())
-            .take(GENERATIONS)
-            .any(|at| ours.contains(&at))
-    };
+    let is_ours = |process| parents.line_of(process).any(|at| ours.contains(&at));
     let mut seen: Vec<Seen> = on_gpu
         .iter()
-        .filter(|(process, _)| parents.contains_key(*process) && !is_ours(**process))
+        .filter(|(process, _)| parents.has(**process) && !is_ours(**process))
         .map(|(process, memory)| Seen {
             process: *process,
             memory: *memory,
@@ -159,7 +131,7 @@ mod tests {
     #[test]
     fn ours_are_engines_and_what_they_started() {
         // 10 is this process, 11 its engine; 20 is an engine that an earlier run has left.
-        let parents = HashMap::from([
+        let parents = Parents::from_iter([
             (1, None),
             (10, Some(1)),
             (11, Some(10)),
@@ -181,11 +153,5 @@ mod tests {
         assert_eq!(others(&[12, 30, 31, 99]), [30, 31]);
         assert_eq!(others(&[40, 1]), [1, 40]);
         assert!(others(&[]).is_empty());
-    }
-
-    #[test]
-    fn this_process_has_a_parent() {
-        let parents = parents().unwrap();
-        assert!(parents.contains_key(&std::process::id()));
     }
 }

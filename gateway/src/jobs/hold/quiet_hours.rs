@@ -10,11 +10,11 @@ const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 
 /// A minute of the week.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Moment {
+pub(super) struct Moment {
     /// 0 is Monday.
-    pub(crate) weekday: u8,
+    pub(super) weekday: u8,
     /// Of the day.
-    pub(crate) minute: u16,
+    pub(super) minute: u16,
 }
 
 /// Times of the week in which jobs wait; by default there are none.
@@ -64,7 +64,7 @@ impl QuietHours {
 
     /// Minutes from `at` until it is no longer quiet, a whole week when it always is; `None` when
     /// it is not quiet.
-    pub(crate) fn active_until(&self, at: Moment) -> Option<u32> {
+    pub(super) fn active_until(&self, at: Moment) -> Option<u32> {
         let start = u32::from(at.weekday) * DAY + u32::from(at.minute);
         let mut minutes = 0;
         while minutes < WEEK {
@@ -83,7 +83,7 @@ impl QuietHours {
 }
 
 /// The minute of the week here, by UTC where the time zone is not known.
-pub(crate) fn now() -> Option<Moment> {
+pub(super) fn now() -> Option<Moment> {
     let now = jiff::ZonedDateTime::now();
     Some(Moment {
         weekday: u8::try_from(now.weekday().to_monday_zero_offset()).ok()?,
