@@ -6,7 +6,7 @@ use crate::app::App;
 use crate::auth::{Admin, SignedIn};
 use crate::clock;
 use crate::http::ApiError;
-use crate::jobs::{RoleLimits, limits_of};
+use crate::jobs::{Conditions as _, RoleLimits};
 use crate::store::UsageRow;
 use crate::supervisor::EngineState;
 use axum::Json;
@@ -92,7 +92,7 @@ pub(crate) async fn mine(
         .collect();
     Ok(Json(OwnUsage {
         days,
-        limits: LimitsView::of(&limits_of(&app, user)),
+        limits: LimitsView::of(&app.limits_of(user)),
         used_today_seconds: seconds(app.jobs.used_today(user).cast_signed()),
     }))
 }

@@ -8,6 +8,7 @@
 //! - `hold` says when jobs are held back, `notify` tells people of those that are done.
 
 mod catalogue;
+mod conditions;
 mod dispatch;
 mod hold;
 mod notify;
@@ -19,15 +20,18 @@ mod queue;
 mod runner;
 mod sockets;
 mod submission;
+mod tidy;
 
 pub(crate) use catalogue::{Accepted, Catalogue};
-pub(crate) use dispatch::{is_full, limits_of, may_run, put_back_others, run};
+pub(crate) use dispatch::{put_back_others, run};
 pub(crate) use hold::{Hold, OwnerHold, QuietHours};
 pub(crate) use notify::{Notifier, NotifyError, Target, TargetError};
 pub(crate) use order::{JobId, Urgency};
 pub(crate) use policy::NodePolicy;
 pub(crate) use prompt::{MAX_PROMPT, Prompt, PromptFault};
-pub(crate) use queue::{Admission, Arrival, Intent, LimitFault, Queue, RoleLimits, Running};
+pub(crate) use queue::{
+    Admission, Arrival, Conditions, Intent, LimitFault, Queue, RoleLimits, Running,
+};
 pub(crate) use runner::watch as watch_job;
 pub(crate) use sockets::with_count;
 pub(crate) use submission::{Submission, number_text};

@@ -3,7 +3,7 @@
 
 use super::order::JobId;
 use super::outcome::{self, Outcome};
-use super::queue::{Intent, MAX_ATTEMPTS, Recent, Running, milliseconds};
+use super::queue::{Conditions as _, Intent, MAX_ATTEMPTS, Recent, Running, milliseconds};
 use super::submission;
 use crate::app::App;
 use crate::clock;
@@ -93,7 +93,7 @@ pub(crate) async fn watch(
     let id = job.entry.id;
     match ended {
         Ended::Recorded(outcome) => {
-            let intent = app.jobs.running_job(id).and_then(|job| job.intent);
+            let intent = app.jobs.intent(id);
             settle(&app, address, &job, outcome, intent).await;
         }
         Ended::EngineGone => interrupted(&app, &job, attempts).await,
@@ -117,7 +117,7 @@ async fn until_end(app: &Arc<App>, engine: &Engine, address: SocketAddr, job: &R
     let mut status = engine.watch();
     let mut events = Events::open(address).await.ok();
     let mut misses = 0;
-    let limit = super::dispatch::limits_of(app, &job.entry.user).longest_job;
+    let limit = app.limits_of(&job.entry.user).longest_job;
     let deadline = limit.map(|limit| tokio::time::Instant::from_std(job.since + limit));
     let mut is_over_time = false;
     let mut interrupt_at: Option<tokio::time::Instant> = None;
@@ -145,10 +145,7 @@ async fn until_end(app: &Arc<App>, engine: &Engine, address: SocketAddr, job: &R
             is_over_time = true;
             app.jobs.interrupt(job.entry.id, None, Intent::TooLong);
         }
-        let wants_end = app
-            .jobs
-            .running_job(job.entry.id)
-            .is_some_and(|job| job.intent.is_some());
+        let wants_end = app.jobs.intent(job.entry.id).is_some();
         if wants_end && interrupt_at.is_none_or(|at| now >= at) {
             interrupt_at = Some(now + INTERRUPT_AGAIN);
             end_in_engine(engine, address, &id).await;
@@ -230,11 +227,7 @@ async fn settle(
 
 /// The engine ended while it had the job: once more, but not for ever.
 async fn interrupted(app: &Arc<App>, job: &Running, attempts: u32) {
-    let intent = app
-        .jobs
-        .running_job(job.entry.id)
-        .and_then(|job| job.intent);
-    if intent == Some(Intent::Cancel) {
+    if app.jobs.intent(job.entry.id) == Some(Intent::Cancel) {
         let id = job.entry.id.to_string();
         let now = clock::now_ms();
         let status = json!({ "status_str": "error", "completed": false, "messages": [
@@ -290,7 +283,7 @@ pub(super) async fn fail(app: &Arc<App>, job: &Running, error: Value) {
 async fn finish(app: &Arc<App>, job: &Running, outcome: Outcome) {
     let now = clock::now_ms();
     let measured = match (outcome.started_at, outcome.ended_at) {
-        (Some(start), Some(end)) if end >= start => end - start,
+        (Some(start), Some(end)) if end >= start => end.saturating_sub(start),
         _ => i64::try_from(milliseconds(job.since.elapsed())).unwrap_or(i64::MAX),
     };
     let day = clock::local_day();
@@ -331,7 +324,7 @@ async fn finish(app: &Arc<App>, job: &Running, outcome: Outcome) {
         reason: outcome.reason,
     };
     app.jobs
-        .finished(job.entry.id, measured.unsigned_abs(), &day, recent.clone());
+        .finished(recent.clone(), measured.unsigned_abs(), &day);
     super::notify::announce(app, &recent, measured.unsigned_abs()).await;
 }
 

@@ -8,7 +8,7 @@ use crate::engine::{Engine, EngineId};
 use crate::http::{ApiError, chain};
 use crate::jobs::{
     Accepted, Admission, Arrival, JobId, LimitFault, MAX_PROMPT, NodePolicy, Prompt, PromptFault,
-    Running, Submission, is_full, limits_of, may_run, number_text, watch_job,
+    Running, Submission, number_text, watch_job,
 };
 use crate::store::{AuditEvent, JobRow, JobState, JobTexts, NewJob, StoreError};
 use axum::Json;
@@ -70,10 +70,8 @@ pub(super) async fn pass(
             secrets: submission.secrets().clone(),
             created_at,
         },
-        &limits_of(way.app, user),
         engine.id(),
-        &|engine, busy| is_full(way.app, engine, busy),
-        &|user, hold| may_run(way.app, user, hold),
+        &**way.app,
     );
     match admission.map_err(over_limit)? {
         Admission::Now(job) => straight(way, engine, address, parts, &submission, *job).await,
@@ -172,7 +170,7 @@ async fn straight(
     };
     let number = job.entry.number;
     started.keep();
-    way.app.jobs.begin_count(&job.entry.user);
+    way.app.jobs.tell_count(&job.entry.user);
     let watched = watch_job(Arc::clone(way.app), Arc::clone(engine), address, job, 1);
     way.app.jobs.spawn(watched);
     let answer = match Limited::new(answer.into_body(), MAX_ANSWER).collect().await {

@@ -129,6 +129,17 @@ pub(crate) struct FinishedJob {
     pub(crate) meta: String,
 }
 
+/// What a job has made.
+#[derive(Clone, Debug)]
+pub(crate) struct FinishedOutputs {
+    /// Number of arrival.
+    pub(crate) seq: i64,
+    pub(crate) id: JobId,
+    pub(crate) user: UserId,
+    /// As ComfyUI's history has them: a JSON object.
+    pub(crate) outputs: String,
+}
+
 /// One line of a list of jobs.
 #[derive(Clone, Debug)]
 pub(crate) struct JobSummary {
@@ -542,20 +553,25 @@ impl Store {
         .await
     }
 
-    /// Finished jobs with the outputs of their histories, to look whether the files are still
-    /// there: at most `limit`, from before a number of arrival.
+    /// Completed jobs, to look whether their files are still there: at most `limit`, in order of
+    /// arrival from behind `after` on.
     pub(crate) async fn finished_outputs(
         &self,
         after: i64,
         limit: i64,
-    ) -> Result<Vec<(i64, JobId, UserId, String)>, StoreError> {
+    ) -> Result<Vec<FinishedOutputs>, StoreError> {
         self.call(move |connection| {
             let mut rows = connection.prepare_cached(
                 "SELECT seq, id, user_id, outputs FROM jobs JOIN job_texts USING (id)
                  WHERE seq > ?1 AND state = 'completed' AND outputs IS NOT NULL ORDER BY seq LIMIT ?2",
             )?;
             let rows = rows.query_map(params![after, limit], |row| {
-                Ok((row.get(0)?, id(row, 1)?, user(row, 2)?, row.get(3)?))
+                Ok(FinishedOutputs {
+                    seq: row.get(0)?,
+                    id: id(row, 1)?,
+                    user: user(row, 2)?,
+                    outputs: row.get(3)?,
+                })
             })?;
             Ok(rows.filter_map(Result::ok).collect())
         })
