@@ -2,12 +2,12 @@
 //! one, and starts engines for jobs that wait for theirs.
 
 use super::queue::{Conditions as _, Intent};
-use super::{conditions, hold, runner, tidy};
+use super::{conditions, hold, outcome, runner, tidy};
 use crate::app::App;
 use crate::clock;
 use crate::engine::Visit;
 use crate::http::chain;
-use crate::store::{JobRow, JobState};
+use crate::store::{FinishedJob, JobRow};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -51,26 +51,19 @@ pub(crate) async fn run(app: Arc<App>, given_up: Vec<JobRow>) {
 }
 
 /// A job that was handed over before this run, too often.
-async fn give_up(app: &Arc<App>, row: JobRow) {
+async fn give_up(app: &App, row: JobRow) {
     tracing::warn!(job = %row.id, "a job is given up: Sentinel or ComfyUI ended twice while it ran");
-    let error = runner::given_up(row.id);
+    let id = row.id.to_string();
     let now = clock::now_ms();
-    let outcome = super::outcome::failed(&row.id.to_string(), &error, now);
-    let finished = crate::store::FinishedJob {
+    let error = outcome::given_up(&id, now);
+    let finished = FinishedJob {
         id: row.id,
         user: row.user,
-        state: JobState::Failed,
         handed_at: now,
-        started_at: outcome.started_at,
         ended_at: now,
         gpu_ms: 0,
         waiting_ms: 0,
-        reason: outcome.reason,
-        summary: outcome.summary,
-        execute: None,
-        outputs: outcome.outputs,
-        status: outcome.status,
-        meta: outcome.meta,
+        outcome: outcome::failed(&id, &error, now),
     };
     if let Err(error) = app
         .jobs

@@ -26,7 +26,7 @@ pub(crate) use catalogue::{Accepted, Catalogue};
 pub(crate) use dispatch::{put_back_others, run};
 pub(crate) use hold::{Hold, OwnerHold, QuietHours};
 pub(crate) use notify::{Notifier, NotifyError, Target, TargetError};
-pub(crate) use order::{JobId, Urgency};
+pub(crate) use order::{Entry, JobId, Urgency};
 pub(crate) use policy::NodePolicy;
 pub(crate) use prompt::{MAX_PROMPT, Prompt, PromptFault};
 pub(crate) use queue::{
@@ -34,4 +34,4 @@ pub(crate) use queue::{
 };
 pub(crate) use runner::watch as watch_job;
 pub(crate) use sockets::with_count;
-pub(crate) use submission::{Submission, number_text};
+pub(crate) use submission::{Submission, is_truthy, number_text};

@@ -1,26 +1,11 @@
 //! How a job ended, from an engine's history entry or from our own word: pure functions from JSON
 //! to what is kept.
 
-use crate::store::JobState;
+use crate::store::{JobOutcome, JobState};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-
-/// What is kept of a finished job; the texts are JSON.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Outcome {
-    pub(super) state: JobState,
-    /// Milliseconds since 1970, as the engine tells.
-    pub(super) started_at: Option<i64>,
-    pub(super) ended_at: Option<i64>,
-    pub(super) reason: Option<String>,
-    pub(super) summary: String,
-    pub(super) execute: Option<String>,
-    pub(super) outputs: String,
-    pub(super) status: String,
-    pub(super) meta: String,
-}
 
 #[derive(Deserialize)]
 struct Entry {
@@ -34,7 +19,7 @@ struct Entry {
 }
 
 /// Reads the answer of `GET /history/{id}`; `None` while the job is not in it.
-pub(super) fn from_history(answer: &[u8], id: &str) -> Option<Outcome> {
+pub(super) fn from_history(answer: &[u8], id: &str) -> Option<JobOutcome> {
     let text = String::from_utf8_lossy(answer);
     let parse = |text: &str| serde_json::from_str::<BTreeMap<String, Entry>>(text);
     let mut entries = match parse(&text) {
@@ -83,7 +68,7 @@ fn read(
     outputs: String,
     status: String,
     meta: String,
-) -> Outcome {
+) -> JobOutcome {
     let messages = status_read["messages"]
         .as_array()
         .map_or(&[][..], |list| list);
@@ -107,7 +92,7 @@ fn read(
     let reason = error
         .and_then(|error| error["exception_message"].as_str())
         .map(|text| text.trim().chars().take(500).collect());
-    Outcome {
+    JobOutcome {
         state,
         started_at,
         ended_at,
@@ -120,8 +105,8 @@ fn read(
     }
 }
 
-fn unreadable() -> Outcome {
-    Outcome {
+fn unreadable() -> JobOutcome {
+    JobOutcome {
         state: JobState::Completed,
         started_at: None,
         ended_at: None,
@@ -140,10 +125,10 @@ pub(super) fn error_data(id: &str, refusal: &Value, now_ms: i64) -> Value {
     let error = &refusal["error"];
     let text = |value: &Value| value.as_str().unwrap_or_default().trim().to_owned();
     let mut message = text(&error["message"]);
-    for detail in [text(&error["details"])] {
-        if !detail.is_empty() {
-            message = format!("{message}\n{detail}");
-        }
+    let details = text(&error["details"]);
+    if !details.is_empty() {
+        message.push('\n');
+        message.push_str(&details);
     }
     let nodes = refusal["node_errors"].as_object();
     let first = nodes.and_then(|nodes| nodes.iter().next());
@@ -171,12 +156,34 @@ pub(super) fn error_data(id: &str, refusal: &Value, now_ms: i64) -> Value {
     })
 }
 
+/// Why a job that was tried often enough is not tried again, as such an event.
+pub(super) fn given_up(id: &str, now_ms: i64) -> Value {
+    let refusal = json!({ "error": {
+        "type": "engine_ended",
+        "message": "ComfyUI ended twice while it ran this job, so it is not tried again.",
+        "details": "",
+    }});
+    error_data(id, &refusal, now_ms)
+}
+
+/// The record of a job that was cancelled and whose engine is gone.
+pub(super) fn cancelled(id: &str, now_ms: i64) -> JobOutcome {
+    let interrupted = json!({
+        "prompt_id": id, "node_id": "", "node_type": "", "executed": [], "timestamp": now_ms,
+    });
+    without_outputs(&json!([["execution_interrupted", interrupted]]))
+}
+
 /// The record of a job that ended with such an error.
-pub(super) fn failed(id: &str, error: &Value, now_ms: i64) -> Outcome {
+pub(super) fn failed(id: &str, error: &Value, now_ms: i64) -> JobOutcome {
     let messages = json!([
         ["execution_start", { "prompt_id": id, "timestamp": now_ms }],
         ["execution_error", error],
     ]);
+    without_outputs(&messages)
+}
+
+fn without_outputs(messages: &Value) -> JobOutcome {
     let status = json!({ "status_str": "error", "completed": false, "messages": messages });
     read(
         &json!({}),
@@ -381,6 +388,7 @@ mod tests {
                 .unwrap()
                 .contains("x.png")
         );
+        assert_eq!(cancelled("a", 9).state, JobState::Cancelled);
         let outcome = failed("a", &error, 9);
         assert_eq!(outcome.state, JobState::Failed);
         assert_eq!((outcome.started_at, outcome.ended_at), (Some(9), Some(9)));

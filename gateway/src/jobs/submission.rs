@@ -191,7 +191,8 @@ pub(crate) fn number_text(number: f64) -> String {
     }
 }
 
-fn is_truthy(value: &Value) -> bool {
+/// As Python takes a value where it needs yes or no.
+pub(crate) fn is_truthy(value: &Value) -> bool {
     match value {
         Value::Null => false,
         Value::Bool(value) => *value,

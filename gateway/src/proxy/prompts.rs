@@ -7,8 +7,8 @@ use crate::clock;
 use crate::engine::{Engine, EngineId};
 use crate::http::{ApiError, chain};
 use crate::jobs::{
-    Accepted, Admission, Arrival, JobId, LimitFault, MAX_PROMPT, NodePolicy, Prompt, PromptFault,
-    Running, Submission, number_text, watch_job,
+    Accepted, Admission, Arrival, Entry, JobId, LimitFault, MAX_PROMPT, NodePolicy, Prompt,
+    PromptFault, Running, Submission, number_text, watch_job,
 };
 use crate::store::{AuditEvent, JobRow, JobState, JobTexts, NewJob, StoreError};
 use axum::Json;
@@ -83,22 +83,8 @@ pub(super) async fn pass(
                 None => Accepted::unchecked(),
             };
             let entry = &reservation.entry;
-            let number = entry.number;
-            let row = JobRow {
-                id,
-                user: user.clone(),
-                seq: entry.seq.cast_signed(),
-                number,
-                urgency: entry.urgency,
-                state: JobState::Waiting,
-                attempts: 0,
-                created_at,
-                client_id: submission.client_id.clone(),
-                workflow_id: submission.workflow_id.clone(),
-                model: entry.model,
-            };
             let job = NewJob {
-                row,
+                row: row(entry, &submission, created_at),
                 texts: texts(&submission, created_at, &accepted.outputs),
             };
             way.app
@@ -107,7 +93,7 @@ pub(super) async fn pass(
                 .await
                 .map_err(|error| not_written(&error))?;
             way.app.jobs.enqueue(&reservation);
-            Ok(taken(id, number, &accepted.node_errors))
+            Ok(taken(id, reservation.entry.number, &accepted.node_errors))
         }
     }
 }
@@ -128,23 +114,13 @@ async fn straight(
         is_kept: false,
     };
     let created_at = job.details.created_at;
-    let row = JobRow {
-        id,
-        user: job.entry.user.clone(),
-        seq: job.entry.seq.cast_signed(),
-        number: job.entry.number,
-        urgency: job.entry.urgency,
-        state: JobState::Running,
-        attempts: 1,
-        created_at,
-        client_id: submission.client_id.clone(),
-        workflow_id: submission.workflow_id.clone(),
-        model: job.entry.model,
-    };
-    let execute = Vec::new();
     let new = NewJob {
-        row,
-        texts: texts(submission, created_at, &execute),
+        row: JobRow {
+            state: JobState::Running,
+            attempts: 1,
+            ..row(&job.entry, submission, created_at)
+        },
+        texts: texts(submission, created_at, &[]),
     };
     way.app
         .store
@@ -208,6 +184,23 @@ impl Drop for Started<'_> {
 async fn forget(way: &Way<'_>, id: JobId) {
     if let Err(error) = way.app.store.remove_jobs(vec![id]).await {
         tracing::warn!(error = %chain(&error), "a refused job could not be forgotten");
+    }
+}
+
+/// A job that waits.
+fn row(entry: &Entry, submission: &Submission, created_at: i64) -> JobRow {
+    JobRow {
+        id: entry.id,
+        user: entry.user.clone(),
+        seq: entry.seq.cast_signed(),
+        number: entry.number,
+        urgency: entry.urgency,
+        state: JobState::Waiting,
+        attempts: 0,
+        created_at,
+        client_id: submission.client_id.clone(),
+        workflow_id: submission.workflow_id.clone(),
+        model: entry.model,
     }
 }
 

@@ -13,7 +13,7 @@ pub use audit::{AuditEntry, AuditEvent, AuditView};
 pub use devices::Device;
 pub use invites::Invite;
 pub(crate) use jobs::{
-    FinishedJob, FinishedOutputs, JobRow, JobState, JobSummary, JobTexts, NewJob,
+    FinishedJob, FinishedOutputs, JobOutcome, JobRow, JobState, JobSummary, JobTexts, NewJob,
     Ordering as JobOrdering, Selection as JobSelection,
 };
 pub use sessions::SessionRow;
