@@ -1,6 +1,7 @@
 //! How a job ended, from an engine's history entry or from our own word: pure functions from JSON
 //! to what is kept.
 
+use super::python_json::to_strict_json;
 use crate::store::{JobOutcome, JobState};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -25,7 +26,7 @@ pub(super) fn from_history(answer: &[u8], id: &str) -> Option<JobOutcome> {
     let mut entries = match parse(&text) {
         Ok(entries) => entries,
         // Custom nodes put NaN and Infinity into their outputs (comfyui-api.md D5).
-        Err(_) => match parse(&without_odd_numbers(&text)) {
+        Err(_) => match parse(&to_strict_json(answer)) {
             Ok(entries) => entries,
             Err(_) if text.contains(&format!("\"{id}\"")) => return Some(unreadable()),
             Err(_) => return None,
@@ -46,29 +47,30 @@ pub(super) fn from_history(answer: &[u8], id: &str) -> Option<JobOutcome> {
         .get(4)
         .map(|raw| raw.get().to_owned())
         .filter(|text| serde_json::from_str::<Vec<String>>(text).is_ok());
-    let meta = if serde_json::from_str::<Value>(&meta).is_ok_and(|meta| meta.is_object()) {
-        meta
-    } else {
-        "{}".to_owned()
-    };
-    Some(read(
-        &outputs_read,
-        &status_read,
+    let is_object =
+        |text: &str| serde_json::from_str(text).is_ok_and(|meta: Value| meta.is_object());
+    let record = Record {
         execute,
         outputs,
         status,
-        meta,
-    ))
+        meta: if is_object(&meta) {
+            meta
+        } else {
+            "{}".to_owned()
+        },
+    };
+    Some(judge(record, &outputs_read, &status_read))
 }
 
-fn read(
-    outputs_read: &Value,
-    status_read: &Value,
+/// A history entry's parts as JSON texts, which can be read.
+struct Record {
     execute: Option<String>,
     outputs: String,
     status: String,
     meta: String,
-) -> JobOutcome {
+}
+
+fn judge(record: Record, outputs_read: &Value, status_read: &Value) -> JobOutcome {
     let messages = status_read["messages"]
         .as_array()
         .map_or(&[][..], |list| list);
@@ -98,10 +100,10 @@ fn read(
         ended_at,
         reason,
         summary: summary(outputs_read, started_at, ended_at, error),
-        execute,
-        outputs,
-        status,
-        meta,
+        execute: record.execute,
+        outputs: record.outputs,
+        status: record.status,
+        meta: record.meta,
     }
 }
 
@@ -185,14 +187,13 @@ pub(super) fn failed(id: &str, error: &Value, now_ms: i64) -> JobOutcome {
 
 fn without_outputs(messages: &Value) -> JobOutcome {
     let status = json!({ "status_str": "error", "completed": false, "messages": messages });
-    read(
-        &json!({}),
-        &status,
-        None,
-        "{}".to_owned(),
-        status.to_string(),
-        "{}".to_owned(),
-    )
+    let record = Record {
+        execute: None,
+        outputs: "{}".to_owned(),
+        status: status.to_string(),
+        meta: "{}".to_owned(),
+    };
+    judge(record, &json!({}), &status)
 }
 
 /// Members that ComfyUI 0.12's job list has of finished jobs.
@@ -266,44 +267,6 @@ pub(super) fn files(outputs: &str) -> Vec<(String, String, String)> {
         }
     }
     files
-}
-
-/// Python writes `NaN` and `Infinity`, which are no JSON: outside of texts they become null.
-fn without_odd_numbers(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find(['"', 'N', 'I', '-']) {
-        plain.push_str(&rest[..start]);
-        rest = &rest[start..];
-        if rest.starts_with('"') {
-            let end = end_of_text(rest);
-            plain.push_str(&rest[..end]);
-            rest = &rest[end..];
-            continue;
-        }
-        let odd = ["NaN", "Infinity", "-Infinity"]
-            .into_iter()
-            .find(|odd| rest.starts_with(odd));
-        let taken = odd.map_or(1, str::len);
-        plain.push_str(odd.map_or(&rest[..1], |_| "null"));
-        rest = &rest[taken..];
-    }
-    plain.push_str(rest);
-    plain
-}
-
-/// Length of the JSON text at the start, quotes included.
-fn end_of_text(text: &str) -> usize {
-    let mut is_escaped = false;
-    for (place, byte) in text.bytes().enumerate().skip(1) {
-        match byte {
-            _ if is_escaped => is_escaped = false,
-            b'\\' => is_escaped = true,
-            b'"' => return place + 1,
-            _ => {}
-        }
-    }
-    text.len()
 }
 
 #[cfg(test)]

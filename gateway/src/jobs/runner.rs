@@ -2,8 +2,8 @@
 //! one task of these, which ends with it.
 
 use super::outcome;
+use super::prompt;
 use super::queue::{Conditions as _, Intent, MAX_ATTEMPTS, Recent, Running, milliseconds};
-use super::submission;
 use crate::app::App;
 use crate::clock;
 use crate::engine::client::{self, Taken};
@@ -58,7 +58,7 @@ pub(super) async fn hand_over(app: Arc<App>, engine: Arc<Engine>, job: Running) 
         return;
     }
     app.engines.make_room_for(&engine).await;
-    let body = submission::body(
+    let body = prompt::body(
         id,
         job.details.client_id.as_deref(),
         Some(&texts.prompt),

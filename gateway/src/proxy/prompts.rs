@@ -76,26 +76,38 @@ pub(super) async fn pass(
     match admission.map_err(over_limit)? {
         Admission::Now(job) => straight(way, engine, address, parts, &submission, *job).await,
         Admission::Later(reservation) => {
-            let accepted = match engine.catalogue() {
-                Some(catalogue) => catalogue
-                    .check(&prompt, submission.targets().as_deref())
-                    .map_err(|refusal| in_comfyui_form(refusal.body()))?,
-                None => Accepted::unchecked(),
-            };
-            let entry = &reservation.entry;
-            let job = NewJob {
-                row: row(entry, &submission, created_at),
-                texts: texts(&submission, created_at, &accepted.outputs),
-            };
-            way.app
-                .store
-                .add_job(job)
-                .await
-                .map_err(|error| not_written(&error))?;
-            way.app.jobs.enqueue(&reservation);
-            Ok(taken(id, reservation.entry.number, &accepted.node_errors))
+            wait(way, engine, &prompt, &submission, &reservation).await
         }
     }
+}
+
+/// The prompt is written down; what ComfyUI would refuse is refused before.
+async fn wait(
+    way: &Way<'_>,
+    engine: &Engine,
+    prompt: &Prompt,
+    submission: &Submission,
+    reservation: &Reservation,
+) -> Result<Response, Failure> {
+    let accepted = match engine.catalogue() {
+        Some(catalogue) => catalogue
+            .check(prompt, submission.targets().as_deref())
+            .map_err(|refusal| in_comfyui_form(refusal.body()))?,
+        None => Accepted::unchecked(),
+    };
+    let entry = &reservation.entry;
+    let created_at = reservation.details.created_at;
+    let job = NewJob {
+        row: row(entry, submission, created_at),
+        texts: texts(submission, created_at, &accepted.outputs),
+    };
+    way.app
+        .store
+        .add_job(job)
+        .await
+        .map_err(|error| not_written(&error))?;
+    way.app.jobs.enqueue(reservation);
+    Ok(taken(entry.id, entry.number, &accepted.node_errors))
 }
 
 /// The engine is free: the prompt goes to it at once, and its answer comes back.

@@ -3,7 +3,7 @@
 use crate::accounts::UserId;
 use crate::engine::EngineId;
 use crate::jobs::order::{Entry, JobId};
-use crate::jobs::submission::Secrets;
+use crate::jobs::prompt::Secrets;
 use crate::store::JobState;
 use std::sync::Arc;
 use std::time::Instant;

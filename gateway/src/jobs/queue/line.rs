@@ -12,7 +12,7 @@ use crate::accounts::UserId;
 use crate::engine::EngineId;
 use crate::jobs::hold::Hold;
 use crate::jobs::order::{Entry, Fair, JobId, Rules, Urgency};
-use crate::jobs::submission::Secrets;
+use crate::jobs::prompt::Secrets;
 use crate::store::{JobRow, JobState};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

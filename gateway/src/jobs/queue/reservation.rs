@@ -35,7 +35,7 @@ impl Reservations {
 pub(crate) struct Reservation {
     all: Reservations,
     pub(crate) entry: Entry,
-    pub(super) details: Details,
+    pub(crate) details: Details,
 }
 
 impl Drop for Reservation {

@@ -65,7 +65,7 @@ fn arrival(user: &UserId) -> Arrival {
         is_front: false,
         model: None,
         client_id: None,
-        secrets: crate::jobs::submission::Secrets::default(),
+        secrets: crate::jobs::prompt::Secrets::default(),
         created_at: 5,
     }
 }

@@ -4,7 +4,7 @@
 
 mod known;
 
-use super::prompt::{Json, Node, Prompt, refusal};
+use super::{Json, Node, Prompt, refusal};
 use known::{FILE_ACCESS, FILE_INPUTS, WORD_INPUTS};
 use serde_json::{Map, Value, json};
 

@@ -1,6 +1,18 @@
 //! The body of `POST /prompt`, the one request whose contents the gateway looks at. It is checked,
 //! not rewritten: what passes reaches ComfyUI byte for byte, and is of a kind that its parser and
 //! ours cannot read differently (UTF-8, no duplicate keys, finite numbers, bounded depth).
+//!
+//! - [`Prompt`] is what passes, [`NodePolicy`] and [`Catalogue`] judge its nodes;
+//! - [`Submission`] is a request in its parts, to be put together again for the engine.
+
+mod catalogue;
+mod policy;
+mod submission;
+
+pub(crate) use catalogue::{Accepted, Catalogue};
+pub(crate) use policy::NodePolicy;
+pub(super) use submission::{Secrets, body};
+pub(crate) use submission::{Submission, is_truthy, number_text};
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, json};
@@ -46,7 +58,7 @@ impl PromptFault {
 }
 
 /// A refusal in ComfyUI's form.
-pub(super) fn refusal(kind: &str, message: &str, details: &str) -> serde_json::Value {
+fn refusal(kind: &str, message: &str, details: &str) -> serde_json::Value {
     json!({
         "error": { "type": kind, "message": message, "details": details, "extra_info": {} },
         "node_errors": {},
@@ -65,7 +77,7 @@ pub(crate) enum Json {
 }
 
 impl Json {
-    pub(super) fn get(&self, name: &str) -> Option<&Self> {
+    fn get(&self, name: &str) -> Option<&Self> {
         match self {
             Self::Object(members) => members
                 .iter()
@@ -76,7 +88,7 @@ impl Json {
     }
 
     /// As it is written into an answer.
-    pub(super) fn to_value(&self) -> serde_json::Value {
+    fn to_value(&self) -> serde_json::Value {
         match self {
             Self::Null => serde_json::Value::Null,
             Self::Boolean(value) => serde_json::Value::Bool(*value),

@@ -2,7 +2,7 @@
 //! as they stand and put together again with what the gateway decides: the job's id, its socket,
 //! and the place of the tokens that must not reach the disk.
 
-use super::JobId;
+use crate::jobs::order::JobId;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

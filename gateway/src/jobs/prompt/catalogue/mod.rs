@@ -12,7 +12,8 @@ mod python;
 #[cfg(test)]
 mod tests;
 
-use super::prompt::{Json, Prompt};
+use super::{Json, Prompt};
+use crate::jobs::python_json::to_strict_json;
 pub(crate) use check::{Accepted, Refusal};
 use describe::{Describer, Listed};
 use serde_json::Value;
@@ -89,7 +90,7 @@ impl Catalogue {
         let listed: Listed = match serde_json::from_slice(body) {
             Ok(listed) => listed,
             // Python writes numbers and broken file names that are no JSON.
-            Err(_) => serde_json::from_str(&python::to_strict_json(body))?,
+            Err(_) => serde_json::from_str(&to_strict_json(body))?,
         };
         Ok(listed.0)
     }
