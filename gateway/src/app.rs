@@ -20,6 +20,7 @@ use crate::statistics::Statistics;
 use crate::store::{AuditEntry, AuditEvent, Store};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 /// What the configuration means for the door, made once for each configuration.
 #[derive(Debug)]
@@ -73,6 +74,8 @@ pub struct App {
     pub(crate) tls: ArcSwapOption<Tls>,
     pub(crate) gallery: Gallery,
     pub(crate) statistics: Statistics,
+    /// When keyboard or mouse of this machine were last known to be used, seconds since 1970; 0: never.
+    pub(crate) owner_present_at: AtomicI64,
     pub(crate) setup: Setup,
 }
 

@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
@@ -136,6 +137,7 @@ impl Gateway {
             tls: ArcSwapOption::new(tls),
             gallery: Gallery::new(data),
             statistics: Statistics::default(),
+            owner_present_at: AtomicI64::default(),
             setup: Setup::default(),
         });
         let addresses = sharing_task.addresses(&started_with);
@@ -271,6 +273,12 @@ impl Gateway {
     /// Changes of ComfyUI's state.
     pub fn engine_changes(&self) -> watch::Receiver<EngineStatus> {
         self.app.engines.primary_changes()
+    }
+
+    /// Somebody uses this machine's keyboard or mouse: a pause that ends when the owner is away goes on.
+    pub fn owner_is_present(&self) {
+        let now = crate::clock::now();
+        self.app.owner_present_at.store(now, Ordering::Relaxed);
     }
 
     /// Stops accepting, ends tunnels, stops ComfyUI and waits until its process tree is gone, and

@@ -7,7 +7,7 @@ use crate::desk::{self, Desk, Order};
 use crate::menu::Action;
 use crate::preferences::PreferenceFile;
 use crate::surroundings::{self, Surroundings};
-use crate::{autostart, window};
+use crate::{autostart, presence, window};
 use anyhow::Context as _;
 use sentinel_gateway::Gateway;
 use sentinel_gateway::files::DataDirectory;
@@ -147,6 +147,8 @@ fn start(
         surroundings: surroundings.clone(),
         orders: orders.clone(),
     });
+    let presence = presence::follow(Arc::clone(&gateway));
+    tasks.spawn(stopping.clone().run_until_cancelled_owned(presence));
     let desk = Desk::new(app.clone(), gateway, preferences, data, surroundings);
     tasks.spawn(surroundings::follow(known, stopping.clone()));
     let signals = desk::listen_for_signals(orders.clone());

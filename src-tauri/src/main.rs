@@ -16,6 +16,7 @@ mod icon;
 mod menu;
 mod notifications;
 mod preferences;
+mod presence;
 mod signals;
 mod surroundings;
 mod tray;

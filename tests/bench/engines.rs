@@ -374,7 +374,7 @@ async fn round(workers: &mut [Worker]) -> Result<()> {
 
 impl Gateway {
     /// A program's token of the admin, or of a user by number: what it asks waits for the engine.
-    fn token_of(&self, user: Option<usize>) -> Result<Peer> {
+    pub(crate) fn token_of(&self, user: Option<usize>) -> Result<Peer> {
         let username = match user {
             Some(number) => format!("user{number}"),
             None => USERNAME.to_owned(),

@@ -58,11 +58,11 @@ fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-fn free_port() -> Result<SocketAddr> {
+pub(crate) fn free_port() -> Result<SocketAddr> {
     Ok(TcpListener::bind(loopback(0))?.local_addr()?)
 }
 
-fn await_answer(address: SocketAddr) -> Result<()> {
+pub(crate) fn await_answer(address: SocketAddr) -> Result<()> {
     let started = Instant::now();
     while TcpStream::connect(address).is_err() {
         ensure!(started.elapsed() < PATIENCE, "{address} does not come up");
@@ -351,6 +351,23 @@ impl Fixture {
     /// Another gateway before the files, with this many accounts.
     pub(crate) fn with_accounts(&self, count: usize) -> Result<Gateway> {
         Ok(Gateway::start(&self.accounts(count)?, self.files)?.0)
+    }
+
+    /// A gateway of so many accounts, the first one an admin's, before this engine.
+    pub(crate) fn attached(
+        &self,
+        engine: SocketAddr,
+        count: usize,
+        settings: &[&str],
+    ) -> Result<Gateway> {
+        let attach = format!("comfyui.attach=http://{engine}");
+        let settings = settings.iter().copied().chain([attach.as_str()]);
+        let arguments: Vec<String> = settings
+            .flat_map(|setting| ["--set".to_owned(), setting.to_owned()])
+            .collect();
+        let (gateway, _) = Gateway::launch(&self.accounts(count)?, &arguments)?;
+        gateway.sign_in()?;
+        Ok(gateway)
     }
 
     /// A gateway of so many accounts, the first one an admin's, that starts engines itself.

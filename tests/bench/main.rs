@@ -10,6 +10,7 @@ mod engines;
 mod fixture;
 mod measurements;
 mod process;
+mod queue;
 mod roles;
 mod table;
 

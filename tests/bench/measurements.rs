@@ -7,6 +7,7 @@ use crate::fixture::{
     sign_in_request,
 };
 use crate::process::{memory, ticks};
+use crate::queue;
 use crate::roles::FRAME;
 use crate::table::Target::{AtLeast, AtMost};
 use crate::table::{Row, Table, Target, Verdict, median, quantile};
@@ -86,7 +87,7 @@ pub(crate) fn only_ours(value: f64) -> [Option<f64>; WAYS] {
 /// All measurements whose name holds `only`.
 pub(crate) fn all(fixture: &Fixture, count: usize, only: &str) -> Result<Table> {
     type Measure = fn(&Fixture, usize) -> Result<Vec<Row>>;
-    let measurements: [(&str, Measure); 15] = [
+    let measurements: [(&str, Measure); 17] = [
         ("ready", ready),
         ("latency", latency),
         ("throughput", throughput),
@@ -101,6 +102,8 @@ pub(crate) fn all(fixture: &Fixture, count: usize, only: &str) -> Result<Table> 
         ("routing", engines::routing),
         ("starts", engines::starts),
         ("ten users", engines::ten_users),
+        ("handing in", queue::handing_in),
+        ("in line", queue::in_line),
         ("memory", memory_after),
     ];
     let mut table = Table {

@@ -4,6 +4,7 @@
 
 mod desktop;
 mod driver;
+mod figures;
 mod pages;
 mod screen;
 mod shell;

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 /// Name under which the store keeps the owner's wish.
 const FACT: &str = "owner_hold";
-/// The owner counts as away after so long without a request, seconds.
+/// The owner counts as away after so long without a request or, where the desktop app can see them,
+/// a key or a movement of the mouse, seconds.
 const AWAY: i64 = 15 * 60;
 
 /// Why jobs are held back.

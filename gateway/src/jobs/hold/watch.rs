@@ -5,6 +5,7 @@ use super::quiet_hours::{self, QuietHours};
 use super::{Hold, HoldReason, OwnerHold};
 use crate::app::App;
 use crate::clock;
+use std::sync::atomic::Ordering;
 
 /// What the looks of the past have found.
 #[derive(Debug)]
@@ -102,14 +103,14 @@ fn read(texts: &[String]) -> (Vec<String>, QuietHours) {
     (texts.to_vec(), hours)
 }
 
-/// When the owner last did something here, seconds since 1970.
+/// When the owner last did something here, seconds since 1970. Who sits at this machine is the owner.
 fn owner_used_at(app: &App) -> i64 {
+    let present_at = app.owner_present_at.load(Ordering::Relaxed);
     let Some(owner) = app.engines.owner() else {
-        return 0;
+        return present_at;
     };
     let sessions = app.sessions.live();
     let own = sessions.iter().filter(|session| session.user == owner);
     own.filter_map(|session| session.last_used_at())
-        .max()
-        .unwrap_or(0)
+        .fold(present_at, i64::max)
 }
