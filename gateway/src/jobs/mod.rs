@@ -33,5 +33,5 @@ pub(crate) use prompt::{MAX_PROMPT, Prompt, PromptFault};
 pub(crate) use queue::{Admission, Arrival, Hold, Intent, LimitFault, Queue, RoleLimits, Running};
 pub(crate) use quiet::QuietHours;
 pub(crate) use runner::watch as watch_job;
-pub(crate) use sockets::with_count;
+pub(crate) use sockets::{Messages, with_count};
 pub(crate) use submission::{Submission, number_text};

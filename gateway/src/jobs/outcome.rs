@@ -188,6 +188,24 @@ pub(super) fn failed(id: &str, error: &Value, now_ms: i64) -> Outcome {
     )
 }
 
+/// The record of a job that was interrupted for a reason that its owner shall know.
+pub(super) fn not_interrupted_but(outcome: Outcome, error: &Value) -> Outcome {
+    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    let (outputs, mut status) = (parse(&outcome.outputs), parse(&outcome.status));
+    if let Some(messages) = status["messages"].as_array_mut() {
+        messages.retain(|message| message[0].as_str() != Some("execution_interrupted"));
+        messages.push(json!(["execution_error", error]));
+    }
+    let Outcome {
+        execute,
+        outputs: outputs_text,
+        meta,
+        ..
+    } = outcome;
+    let text = status.to_string();
+    read(&outputs, &status, execute, outputs_text, text, meta)
+}
+
 /// Members that ComfyUI 0.12's job list has of finished jobs.
 fn summary(
     outputs: &Value,

@@ -9,6 +9,7 @@ use super::order::{Entry, Fair, JobId, Rules, Urgency};
 use super::sockets::Sockets;
 use super::submission::Secrets;
 use crate::accounts::UserId;
+use crate::clock::Minutes;
 use crate::config::Config;
 use crate::engine::EngineId;
 use crate::store::{JobRow, JobState, Store, StoreError};
@@ -42,31 +43,28 @@ pub(crate) struct RoleLimits {
     pub(crate) weight: u32,
     pub(crate) jobs_waiting: Option<usize>,
     /// Time on the GPU in one day.
-    pub(crate) gpu_a_day: Option<Duration>,
-    pub(crate) longest_job: Option<Duration>,
+    pub(crate) gpu_a_day: Option<Minutes>,
+    pub(crate) longest_job: Option<Minutes>,
 }
 
 impl RoleLimits {
     /// From the settings.
     pub(crate) fn of(config: &Config, is_admin: bool) -> Self {
         let queue = &config.queue;
-        let minutes = |minutes: u32| {
-            (minutes > 0).then(|| Duration::from_secs(u64::from(minutes).saturating_mul(60)))
-        };
         let count = |count: u32| usize::try_from(count).ok().filter(|count| *count > 0);
         if is_admin {
             Self {
                 weight: queue.weight_admins,
                 jobs_waiting: count(queue.jobs_waiting_admins),
-                gpu_a_day: minutes(queue.gpu_minutes_a_day_admins),
-                longest_job: minutes(queue.longest_job_minutes_admins),
+                gpu_a_day: Minutes::limit(queue.gpu_minutes_a_day_admins),
+                longest_job: Minutes::limit(queue.longest_job_minutes_admins),
             }
         } else {
             Self {
                 weight: queue.weight_users,
                 jobs_waiting: count(queue.jobs_waiting_users),
-                gpu_a_day: minutes(queue.gpu_minutes_a_day_users),
-                longest_job: minutes(queue.longest_job_minutes_users),
+                gpu_a_day: Minutes::limit(queue.gpu_minutes_a_day_users),
+                longest_job: Minutes::limit(queue.longest_job_minutes_users),
             }
         }
     }
@@ -79,8 +77,8 @@ pub(crate) enum LimitFault {
     #[error("You have {0} jobs waiting, and no more are allowed. Wait until some are done.")]
     JobsWaiting(usize),
     /// Own GPU time of the day.
-    #[error("You have used your {0} minutes of GPU time for today. It begins anew at midnight.")]
-    GpuMinutes(u64),
+    #[error("You have used up your GPU time for today ({0} min). It begins anew at midnight.")]
+    GpuMinutes(u32),
     /// The gateway as a whole.
     #[error("Too many jobs are waiting. Please try again later.")]
     Full,
@@ -700,6 +698,11 @@ impl Queue {
         users.all(|user| user == first).then(|| first.clone())
     }
 
+    /// Whether a user has no GPU time left today, so that his jobs wait until the next day.
+    pub(crate) fn is_used_up(&self, user: &UserId, limits: &RoleLimits) -> bool {
+        self.line.lock().check_day(user, limits).is_err()
+    }
+
     /// GPU time of a user today, ms.
     pub(crate) fn used_today(&self, user: &UserId) -> u64 {
         let line = self.line.lock();
@@ -754,7 +757,7 @@ impl Queue {
 
     /// Tells a user's pages how many jobs he has.
     pub(super) fn tell_count(&self, user: &UserId) {
-        self.sockets.tell_count(user, self.remaining(user));
+        self.sockets.count_may_differ(user);
     }
 }
 
@@ -798,8 +801,8 @@ impl Line {
     fn check_day(&self, user: &UserId, limits: &RoleLimits) -> Result<(), LimitFault> {
         let used = self.used_today.get(user).copied().unwrap_or(0);
         match limits.gpu_a_day {
-            Some(most) if used >= milliseconds(most) => {
-                Err(LimitFault::GpuMinutes(most.as_secs() / 60))
+            Some(most) if used >= milliseconds(most.duration()) => {
+                Err(LimitFault::GpuMinutes(most.count()))
             }
             _ => Ok(()),
         }

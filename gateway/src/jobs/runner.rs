@@ -118,7 +118,7 @@ async fn until_end(app: &Arc<App>, engine: &Engine, address: SocketAddr, job: &R
     let mut events = Events::open(address).await.ok();
     let mut misses = 0;
     let limit = super::dispatch::limits_of(app, &job.entry.user).longest_job;
-    let deadline = limit.map(|limit| tokio::time::Instant::from_std(job.since + limit));
+    let deadline = limit.map(|limit| tokio::time::Instant::from_std(job.since + limit.duration()));
     let mut is_over_time = false;
     let mut interrupt_at: Option<tokio::time::Instant> = None;
     loop {
@@ -219,13 +219,29 @@ async fn settle(
                 return;
             }
             Some(Intent::TooLong) => {
-                outcome.state = JobState::Failed;
-                outcome.reason = Some("This job took longer than one job of yours may.".to_owned());
+                let error = too_long(app, job);
+                // Its page has heard of an interruption so far, of which nobody knows why.
+                let event = json!({ "type": "execution_error", "data": error });
+                let client = job.details.client_id.as_deref();
+                app.jobs.sockets.tell(&job.entry.user, client, &event);
+                *outcome = outcome::not_interrupted_but(*outcome, &error);
             }
             Some(Intent::Cancel) | None => {}
         }
     }
     finish(app, job, *outcome).await;
+}
+
+/// Why a job that took too long was ended.
+fn too_long(app: &App, job: &Running) -> Value {
+    let limit = super::dispatch::limits_of(app, &job.entry.user).longest_job;
+    let most = limit.map_or_else(String::new, |limit| format!(" ({} min)", limit.count()));
+    let refusal = json!({ "error": {
+        "type": "took_too_long",
+        "message": format!("This job was ended: it took longer than one job of yours may{most}."),
+        "details": "",
+    }});
+    outcome::error_data(&job.entry.id.to_string(), &refusal, clock::now_ms())
 }
 
 /// The engine ended while it had the job: once more, but not for ever.

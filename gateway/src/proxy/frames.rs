@@ -2,11 +2,10 @@
 //! but for ComfyUI's `status`, whose count is the user's own, and progress texts of other people's
 //! jobs. Messages of our own are put in between, never into the middle of another.
 
-use bytes::Bytes;
+use crate::jobs::Messages;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 /// Buffer, bytes: large frames are passed on in pieces of this.
@@ -52,7 +51,7 @@ pub(super) struct Feed {
     /// Whether progress texts are for this socket.
     pub(super) hears_text: Decide,
     /// Messages of our own, texts.
-    pub(super) messages: mpsc::Receiver<Bytes>,
+    pub(super) messages: Messages,
 }
 
 /// Where in the stream of frames we are.
@@ -360,13 +359,13 @@ pub(super) async fn carry(
                     };
                     rest = &rest[taken..];
                     if rewriter.is_between() {
-                        while let Ok(message) = messages.try_recv() {
+                        while let Some(message) = messages.ready() {
                             write_text(&message, &mut out);
                         }
                     }
                 }
             }
-            message = messages.recv(), if is_open && rewriter.is_between() => match message {
+            message = messages.next(), if is_open && rewriter.is_between() => match message {
                 Some(message) => write_text(&message, &mut out),
                 None => is_open = false,
             },
@@ -390,8 +389,10 @@ async fn send(client: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use futures_util::{SinkExt as _, StreamExt as _};
     use proptest::prelude::*;
+    use tokio::sync::mpsc;
     use tokio_tungstenite::WebSocketStream;
     use tokio_tungstenite::tungstenite::Message;
     use tokio_tungstenite::tungstenite::protocol::Role;
@@ -651,7 +652,7 @@ mod tests {
         let feed = Feed {
             status: Arc::new(|_| None),
             hears_text: Arc::new(|| true),
-            messages,
+            messages: Messages::of_texts(messages),
         };
         let carried =
             tokio::spawn(async move { carry(&mut engine_side, &mut client_side, feed).await });
@@ -726,7 +727,7 @@ mod tests {
         let feed = Feed {
             status: Arc::new(|_| Some(b"{\"changed\":1}".to_vec())),
             hears_text: Arc::new(|| false),
-            messages,
+            messages: Messages::of_texts(messages),
         };
         let carried = tokio::spawn(async move {
             let (mut from_engine, mut to_engine) = tokio::io::split(engine_side);
@@ -798,7 +799,7 @@ mod tests {
         let feed = Feed {
             status: Arc::new(|_| None),
             hears_text: Arc::new(|| true),
-            messages,
+            messages: Messages::of_texts(messages),
         };
         let large = frame(FIN | BINARY, &vec![7; 100_000]);
         let sent = large.repeat(20);
