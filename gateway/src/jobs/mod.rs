@@ -34,4 +34,4 @@ pub(crate) use queue::{
     Admission, Arrival, Conditions, Intent, LimitFault, Queue, Reservation, RoleLimits, Running,
 };
 pub(crate) use runner::watch as watch_job;
-pub(crate) use sockets::with_count;
+pub(crate) use sockets::{Messages, with_count};

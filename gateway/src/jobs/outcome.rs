@@ -2,6 +2,7 @@
 //! to what is kept.
 
 use super::python_json::to_strict_json;
+use crate::clock::Minutes;
 use crate::store::{JobOutcome, JobState};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -160,11 +161,19 @@ pub(super) fn error_data(id: &str, refusal: &Value, now_ms: i64) -> Value {
 
 /// Why a job that was tried often enough is not tried again, as such an event.
 pub(super) fn given_up(id: &str, now_ms: i64) -> Value {
-    let refusal = json!({ "error": {
-        "type": "engine_ended",
-        "message": "ComfyUI ended twice while it ran this job, so it is not tried again.",
-        "details": "",
-    }});
+    let message = "ComfyUI ended twice while it ran this job, so it is not tried again.";
+    own_error(id, "engine_ended", message, now_ms)
+}
+
+/// Why a job that took too long was ended, as such an event.
+pub(super) fn too_long(id: &str, limit: Option<Minutes>, now_ms: i64) -> Value {
+    let most = limit.map_or_else(String::new, |limit| format!(" ({} min)", limit.count()));
+    let message = format!("This job was ended: it took longer than one job of yours may{most}.");
+    own_error(id, "took_too_long", &message, now_ms)
+}
+
+fn own_error(id: &str, kind: &str, message: &str, now_ms: i64) -> Value {
+    let refusal = json!({ "error": { "type": kind, "message": message, "details": "" } });
     error_data(id, &refusal, now_ms)
 }
 
@@ -194,6 +203,23 @@ fn without_outputs(messages: &Value) -> JobOutcome {
         meta: "{}".to_owned(),
     };
     judge(record, &json!({}), &status)
+}
+
+/// The record of a job that was interrupted for a reason that its owner shall know.
+pub(super) fn not_interrupted_but(outcome: JobOutcome, error: &Value) -> JobOutcome {
+    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    let (outputs, mut status) = (parse(&outcome.outputs), parse(&outcome.status));
+    if let Some(messages) = status["messages"].as_array_mut() {
+        messages.retain(|message| message[0].as_str() != Some("execution_interrupted"));
+        messages.push(json!(["execution_error", error]));
+    }
+    let record = Record {
+        execute: outcome.execute,
+        outputs: outcome.outputs,
+        status: status.to_string(),
+        meta: outcome.meta,
+    };
+    judge(record, &outputs, &status)
 }
 
 /// Members that ComfyUI 0.12's job list has of finished jobs.

@@ -119,7 +119,7 @@ async fn until_end(app: &App, engine: &Engine, address: SocketAddr, job: &Runnin
     let mut events = Events::open(address).await.ok();
     let mut misses = 0;
     let limit = app.limits_of(&job.entry.user).longest_job;
-    let mut deadline = limit.map(|limit| Instant::from_std(job.since + limit));
+    let mut deadline = limit.map(|limit| Instant::from_std(job.since + limit.duration()));
     let mut interrupt_at: Option<Instant> = None;
     loop {
         let seen = look(engine, address, &id).await;
@@ -247,8 +247,14 @@ async fn settle(
                 return;
             }
             Some(Intent::TooLong) => {
-                outcome.state = JobState::Failed;
-                outcome.reason = Some("This job took longer than one job of yours may.".to_owned());
+                let limit = app.limits_of(&job.entry.user).longest_job;
+                let id = job.entry.id.to_string();
+                let error = outcome::too_long(&id, limit, clock::now_ms());
+                // Its page has heard of an interruption so far, of which nobody knows why.
+                let event = json!({ "type": "execution_error", "data": error });
+                let client = job.details.client_id.as_deref();
+                app.jobs.sockets.tell(&job.entry.user, client, &event);
+                *outcome = outcome::not_interrupted_but(*outcome, &error);
             }
             Some(Intent::Cancel) | None => {}
         }

@@ -353,7 +353,11 @@ async fn exchange(
 /// gateway has to tell comes with them.
 fn feed(way: &Way<'_>, target: &Engine, page_name: Option<String>) -> frames::Feed {
     let user = way.signed_in.account.id.clone();
-    let (open, messages) = way.app.jobs.sockets.open(&user, page_name);
+    let remaining = {
+        let (app, user) = (Arc::clone(way.app), user.clone());
+        move || app.jobs.remaining(&user)
+    };
+    let (open, messages) = way.app.jobs.sockets.open(&user, page_name, remaining);
     let status = {
         let (app, user) = (Arc::clone(way.app), user.clone());
         // Forgotten with the socket.

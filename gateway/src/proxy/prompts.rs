@@ -8,7 +8,7 @@ use crate::engine::{Engine, EngineId};
 use crate::http::{ApiError, chain};
 use crate::jobs::{
     Accepted, Admission, Arrival, Entry, JobId, LimitFault, MAX_PROMPT, NodePolicy, Prompt,
-    PromptFault, Running, Submission, number_text, watch_job,
+    PromptFault, Reservation, Running, Submission, number_text, watch_job,
 };
 use crate::store::{AuditEvent, JobRow, JobState, JobTexts, NewJob, StoreError};
 use axum::Json;

@@ -1,9 +1,10 @@
 //! What a user's role may have, and what he has had today.
 
+use super::milliseconds;
 use crate::accounts::UserId;
+use crate::clock::Minutes;
 use crate::config::Config;
 use std::collections::HashMap;
-use std::time::Duration;
 
 /// What a role may have; `None` is without limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,31 +13,28 @@ pub(crate) struct RoleLimits {
     pub(crate) weight: u32,
     pub(crate) jobs_waiting: Option<usize>,
     /// Time on the GPU in one day.
-    pub(crate) gpu_a_day: Option<Duration>,
-    pub(crate) longest_job: Option<Duration>,
+    pub(crate) gpu_a_day: Option<Minutes>,
+    pub(crate) longest_job: Option<Minutes>,
 }
 
 impl RoleLimits {
     /// From the settings, where 0 is without limit.
     pub(in crate::jobs) fn of(config: &Config, is_admin: bool) -> Self {
         let queue = &config.queue;
-        let minutes = |minutes: u32| {
-            (minutes > 0).then(|| Duration::from_secs(u64::from(minutes).saturating_mul(60)))
-        };
         let count = |count: u32| usize::try_from(count).ok().filter(|count| *count > 0);
         if is_admin {
             Self {
                 weight: queue.weight_admins,
                 jobs_waiting: count(queue.jobs_waiting_admins),
-                gpu_a_day: minutes(queue.gpu_minutes_a_day_admins),
-                longest_job: minutes(queue.longest_job_minutes_admins),
+                gpu_a_day: Minutes::limit(queue.gpu_minutes_a_day_admins),
+                longest_job: Minutes::limit(queue.longest_job_minutes_admins),
             }
         } else {
             Self {
                 weight: queue.weight_users,
                 jobs_waiting: count(queue.jobs_waiting_users),
-                gpu_a_day: minutes(queue.gpu_minutes_a_day_users),
-                longest_job: minutes(queue.longest_job_minutes_users),
+                gpu_a_day: Minutes::limit(queue.gpu_minutes_a_day_users),
+                longest_job: Minutes::limit(queue.longest_job_minutes_users),
             }
         }
     }
@@ -52,8 +50,8 @@ impl RoleLimits {
     /// Whether a job may begin after so many milliseconds on the GPU today.
     pub(super) fn check_day(&self, used_ms: u64) -> Result<(), LimitFault> {
         match self.gpu_a_day {
-            Some(most) if u128::from(used_ms) >= most.as_millis() => {
-                Err(LimitFault::GpuMinutes(most.as_secs() / 60))
+            Some(most) if used_ms >= milliseconds(most.duration()) => {
+                Err(LimitFault::GpuMinutes(most.count()))
             }
             _ => Ok(()),
         }
@@ -67,8 +65,8 @@ pub(crate) enum LimitFault {
     #[error("You have {0} jobs waiting, and no more are allowed. Wait until some are done.")]
     JobsWaiting(usize),
     /// Own GPU time of the day.
-    #[error("You have used your {0} minutes of GPU time for today. It begins anew at midnight.")]
-    GpuMinutes(u64),
+    #[error("You have used up your GPU time for today ({0} min). It begins anew at midnight.")]
+    GpuMinutes(u32),
     /// The gateway as a whole.
     #[error("Too many jobs are waiting. Please try again later.")]
     Full,
@@ -116,16 +114,16 @@ mod tests {
 
     #[test]
     fn what_is_used_up_is_refused() {
-        let limits = |jobs_waiting, minutes: Option<u64>| RoleLimits {
+        let limits = |jobs_waiting, minutes| RoleLimits {
             jobs_waiting,
-            gpu_a_day: minutes.map(|minutes| Duration::from_secs(minutes * 60)),
+            gpu_a_day: Minutes::limit(minutes),
             ..RoleLimits::default()
         };
         let table = [
-            (limits(None, None), usize::MAX, u64::MAX, Ok(()), Ok(())),
-            (limits(Some(2), Some(5)), 1, 299_999, Ok(()), Ok(())),
+            (limits(None, 0), usize::MAX, u64::MAX, Ok(()), Ok(())),
+            (limits(Some(2), 5), 1, 299_999, Ok(()), Ok(())),
             (
-                limits(Some(2), Some(5)),
+                limits(Some(2), 5),
                 2,
                 300_000,
                 Err(LimitFault::JobsWaiting(2)),
@@ -148,7 +146,7 @@ mod tests {
         let users = RoleLimits::of(&config, false);
         assert_eq!(users.jobs_waiting, Some(3));
         assert_eq!(users.gpu_a_day, None);
-        assert_eq!(users.longest_job, Some(Duration::from_secs(120)));
+        assert_eq!(users.longest_job, Minutes::limit(2));
         assert_eq!(RoleLimits::of(&config, true).jobs_waiting, None);
     }
 

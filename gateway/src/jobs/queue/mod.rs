@@ -211,9 +211,9 @@ impl Queue {
         self.line.lock().turn_to(day);
     }
 
-    /// Tells a user's pages how many jobs he has.
+    /// A user's pages look how many jobs he has, and tell if it is another number than before.
     pub(crate) fn tell_count(&self, user: &UserId) {
-        self.sockets.tell_count(user, self.remaining(user));
+        self.sockets.count_may_differ(user);
     }
 }
 
@@ -303,6 +303,11 @@ impl Queue {
     /// A waiting job.
     pub(crate) fn waiting_job(&self, id: JobId) -> Option<(Entry, Details)> {
         self.line.lock().waiting_job(id)
+    }
+
+    /// Whether a user has no GPU time left today, so that his jobs wait until the next day.
+    pub(crate) fn is_used_up(&self, user: &UserId, limits: &RoleLimits) -> bool {
+        limits.check_day(self.used_today(user)).is_err()
     }
 
     /// GPU time of a user today, milliseconds.

@@ -167,7 +167,7 @@ fn limits_count_what_waits_and_what_is_being_written_down() {
     let house = House {
         limits: RoleLimits {
             jobs_waiting: Some(2),
-            gpu_a_day: Some(Duration::from_secs(60)),
+            gpu_a_day: crate::clock::Minutes::limit(1),
             ..RoleLimits::default()
         },
         ..House::new()

@@ -10,12 +10,11 @@ mod rewrite;
 mod tests;
 mod wire;
 
-use bytes::Bytes;
+use crate::jobs::Messages;
 use rewrite::Rewriter;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 use wire::write_text;
 
@@ -39,7 +38,7 @@ pub(super) struct Feed {
     /// Whether progress texts are for this socket.
     pub(super) hears_text: Decide,
     /// Messages of our own, texts.
-    pub(super) messages: mpsc::Receiver<Bytes>,
+    pub(super) messages: Messages,
 }
 
 /// Carries messages from an engine to a browser until the engine ends or the browser is gone.
@@ -81,13 +80,13 @@ pub(super) async fn carry(
                     };
                     rest = &rest[taken..];
                     if rewriter.is_between() {
-                        while let Ok(message) = messages.try_recv() {
+                        while let Some(message) = messages.ready() {
                             write_text(&message, &mut out);
                         }
                     }
                 }
             }
-            message = messages.recv(), if is_open && rewriter.is_between() => match message {
+            message = messages.next(), if is_open && rewriter.is_between() => match message {
                 Some(message) => write_text(&message, &mut out),
                 None => is_open = false,
             },

@@ -3,8 +3,10 @@
 use super::rewrite::{PROGRESS_TEXT, Rewriter};
 use super::wire::{BINARY, CLOSE, CONTINUATION, FIN, MASKED, PING, PONG, TEXT, write_text};
 use super::*;
+use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use proptest::prelude::*;
+use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -264,7 +266,7 @@ async fn messages_go_between_those_of_the_engine_and_large_ones_pass_whole() {
     let feed = Feed {
         status: Arc::new(|_| None),
         hears_text: Arc::new(|| true),
-        messages,
+        messages: Messages::of_texts(messages),
     };
     let carried =
         tokio::spawn(async move { carry(&mut engine_side, &mut client_side, feed).await });
@@ -339,7 +341,7 @@ async fn a_browser_and_an_engine_talk_through_it() {
     let feed = Feed {
         status: Arc::new(|_| Some(b"{\"changed\":1}".to_vec())),
         hears_text: Arc::new(|| false),
-        messages,
+        messages: Messages::of_texts(messages),
     };
     let carried = tokio::spawn(async move {
         let (mut from_engine, mut to_engine) = tokio::io::split(engine_side);
@@ -411,7 +413,7 @@ async fn messages_are_put_between_large_ones_that_follow_each_other() {
     let feed = Feed {
         status: Arc::new(|_| None),
         hears_text: Arc::new(|| true),
-        messages,
+        messages: Messages::of_texts(messages),
     };
     let large = frame(FIN | BINARY, &vec![7; 100_000]);
     let sent = large.repeat(20);
