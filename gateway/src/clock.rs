@@ -1,7 +1,49 @@
-//! Wall-clock time in the one form that is stored.
+//! Wall-clock time in the one form that is stored, and minutes as the settings count them.
 
+use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+
+/// Names how many milliseconds a minute of the settings takes, so that tests need not wait for
+/// whole ones. Programs that are shipped do not read it.
+#[cfg(debug_assertions)]
+const TEST_MINUTE: &str = "SENTINEL_TEST_MINUTE_MS";
+
+/// A number of minutes from the settings, at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Minutes(u32);
+
+impl Minutes {
+    /// A limit of the settings, where 0 stands for none.
+    pub(crate) fn limit(count: u32) -> Option<Self> {
+        (count > 0).then_some(Self(count))
+    }
+
+    /// As it is written in the settings.
+    pub(crate) fn count(self) -> u32 {
+        self.0
+    }
+
+    /// How long they take.
+    pub(crate) fn duration(self) -> Duration {
+        minute().saturating_mul(self.0)
+    }
+}
+
+fn minute() -> Duration {
+    #[cfg(debug_assertions)]
+    {
+        use std::sync::LazyLock;
+        static SHORT: LazyLock<Option<Duration>> = LazyLock::new(|| {
+            let milliseconds = std::env::var(TEST_MINUTE).ok()?.parse().ok()?;
+            Some(Duration::from_millis(milliseconds))
+        });
+        if let Some(short) = *SHORT {
+            return short;
+        }
+    }
+    Duration::from_secs(60)
+}
 
 /// Seconds since 1970, UTC.
 pub(crate) fn now() -> i64 {

@@ -2,11 +2,12 @@
 //! contents, and the switches.
 
 use super::{Body, Done};
+use crate::accounts::UserId;
 use crate::app::App;
 use crate::auth::{Admin, SignedIn};
 use crate::clock::{self, rfc3339};
 use crate::http::{ApiError, RequestContext};
-use crate::jobs::{Hold, Intent, JobId, OwnerHold, Urgency, put_back_others};
+use crate::jobs::{Conditions as _, Hold, Intent, JobId, OwnerHold, Urgency, put_back_others};
 use crate::store::AuditEvent;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -24,7 +25,8 @@ const RECENT: i64 = 3600;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct HoldView {
-    /// `owner`, `quiet_hours` or `other_program`.
+    /// `owner`, `quiet_hours` or `other_program`; in one's own view also `gpu_minutes`: one's GPU
+    /// time of today is used up.
     reason: &'static str,
     since: String,
     until: Option<String>,
@@ -89,7 +91,10 @@ pub(crate) async fn mine(State(app): State<Arc<App>>, signed_in: SignedIn) -> Js
     let user = &signed_in.account.id;
     let queue = &app.jobs;
     let is_owner = app.engines.owner().as_ref() == Some(user);
-    let hold = queue.hold();
+    let hold = match queue.hold().filter(|_| !is_owner) {
+        Some(hold) => Some(HoldView::of(&hold)),
+        None => used_up(&app, user),
+    };
     let running = queue
         .running()
         .into_iter()
@@ -108,7 +113,7 @@ pub(crate) async fn mine(State(app): State<Arc<App>>, signed_in: SignedIn) -> Js
             .iter()
             .enumerate()
             .filter(|(_, (id, _))| own.contains(id));
-        let is_held = hold.is_some() && !is_owner;
+        let is_held = hold.is_some();
         let view = |(place, (_, wait)): (usize, &(JobId, u64))| PlaceView {
             place: place + 1,
             wait_seconds: (!is_held).then_some(wait / 1000),
@@ -129,13 +134,28 @@ pub(crate) async fn mine(State(app): State<Arc<App>>, signed_in: SignedIn) -> Js
         })
         .collect();
     Json(MineView {
-        hold: hold.filter(|_| !is_owner).as_ref().map(HoldView::of),
+        hold,
         running,
         waiting: own.len(),
         others_waiting: queue.waiting().saturating_sub(own.len()),
         next,
         last,
         finished,
+    })
+}
+
+/// Nothing of a user runs until midnight: his GPU time of today is used up.
+fn used_up(app: &App, user: &UserId) -> Option<HoldView> {
+    if !app.jobs.is_used_up(user, &app.limits_of(user)) {
+        return None;
+    }
+    // His last job has used it up.
+    let last = app.jobs.recent(user).first().map(|job| job.ended_at);
+    Some(HoldView {
+        reason: "gpu_minutes",
+        since: rfc3339(last.unwrap_or_else(clock::now)),
+        until: Some(clock::next_local_midnight()),
+        until_idle: false,
     })
 }
 
@@ -170,7 +190,7 @@ pub(crate) struct QueueView {
 #[utoipa::path(get, path = "/queue", tag = "queue", responses((status = 200, body = QueueView), (status = 403)))]
 pub(crate) async fn show(State(app): State<Arc<App>>, _admin: Admin) -> Json<QueueView> {
     let accounts = app.accounts.current();
-    let name = |user: &crate::accounts::UserId| {
+    let name = |user: &UserId| {
         accounts
             .get(user)
             .map_or_else(String::new, |account| account.username.clone())

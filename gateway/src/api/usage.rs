@@ -4,9 +4,9 @@ use super::Answer;
 use super::export::cell;
 use crate::app::App;
 use crate::auth::{Admin, SignedIn};
-use crate::clock;
+use crate::clock::{self, Minutes};
 use crate::http::ApiError;
-use crate::jobs::{RoleLimits, limits_of};
+use crate::jobs::{Conditions as _, RoleLimits};
 use crate::store::UsageRow;
 use crate::supervisor::EngineState;
 use axum::Json;
@@ -47,16 +47,16 @@ pub(crate) struct OwnDay {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct LimitsView {
     jobs_waiting: Option<usize>,
-    gpu_minutes_a_day: Option<u64>,
-    longest_job_minutes: Option<u64>,
+    gpu_minutes_a_day: Option<u32>,
+    longest_job_minutes: Option<u32>,
 }
 
 impl LimitsView {
     fn of(limits: &RoleLimits) -> Self {
         Self {
             jobs_waiting: limits.jobs_waiting,
-            gpu_minutes_a_day: limits.gpu_a_day.map(|limit| limit.as_secs() / 60),
-            longest_job_minutes: limits.longest_job.map(|limit| limit.as_secs() / 60),
+            gpu_minutes_a_day: limits.gpu_a_day.map(Minutes::count),
+            longest_job_minutes: limits.longest_job.map(Minutes::count),
         }
     }
 }
@@ -92,7 +92,7 @@ pub(crate) async fn mine(
         .collect();
     Ok(Json(OwnUsage {
         days,
-        limits: LimitsView::of(&limits_of(&app, user)),
+        limits: LimitsView::of(&app.limits_of(user)),
         used_today_seconds: seconds(app.jobs.used_today(user).cast_signed()),
     }))
 }

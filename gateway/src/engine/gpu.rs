@@ -1,51 +1,19 @@
-//! Which process has how much memory on NVIDIA cards, as `nvidia-smi` tells where it is installed.
+//! Which process has how much memory on NVIDIA cards, and whether there is room on them.
 
+use crate::nvidia_smi;
 use std::collections::HashMap;
-use std::process::Stdio;
-use std::time::Duration;
-use tokio::process::Command;
-use tokio::time::timeout;
-
-/// The program answers in well under a second, but hangs with a broken driver.
-const TIME_LIMIT: Duration = Duration::from_secs(3);
 
 /// Bytes by process id; empty where there is no such program or card.
 pub(crate) async fn memory_by_process() -> HashMap<u32, u64> {
-    let mut command = Command::new("nvidia-smi");
-    command
-        .args([
-            "--query-compute-apps=pid,used_memory",
-            "--format=csv,noheader,nounits",
-        ])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
-    match timeout(TIME_LIMIT, command.output()).await {
-        Ok(Ok(output)) if output.status.success() => {
-            parse(&String::from_utf8_lossy(&output.stdout))
-        }
-        _ => HashMap::new(),
-    }
+    let told = nvidia_smi::ask("--query-compute-apps=pid,used_memory").await;
+    told.map_or_else(|_| HashMap::new(), |text| parse(&text))
 }
 
 /// Whether every card has more than half of its memory free, so that nobody needs to give any back;
 /// `false` where that is not known.
 pub(super) async fn has_room() -> bool {
-    let mut command = Command::new("nvidia-smi");
-    command
-        .args([
-            "--query-gpu=memory.free,memory.total",
-            "--format=csv,noheader,nounits",
-        ])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
-    match timeout(TIME_LIMIT, command.output()).await {
-        Ok(Ok(output)) if output.status.success() => {
-            is_half_free(&String::from_utf8_lossy(&output.stdout))
-        }
-        _ => false,
-    }
+    let told = nvidia_smi::ask("--query-gpu=memory.free,memory.total").await;
+    told.is_ok_and(|text| is_half_free(&text))
 }
 
 fn is_half_free(text: &str) -> bool {

@@ -407,7 +407,11 @@ impl Actor {
         let settings = config.current();
         let device = match self.id {
             EngineId::Shared => None,
-            EngineId::User(_) => self.surroundings.devices.bind(&self.id, &settings.gpus),
+            EngineId::User(_) => {
+                self.surroundings
+                    .devices
+                    .bind(&self.id, self.publisher.subscribe(), &settings.gpus)
+            }
         };
         let prepared = sources
             .prepare(&settings, data, &tenant, device.as_deref())

@@ -1,9 +1,10 @@
 //! Memory of this machine and of process trees.
 
+use crate::processes::Parents;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
-use sysinfo::{MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
+use sysinfo::{MemoryRefreshKind, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
 
 /// How long a look at all processes is good for.
 const FRESH: Duration = Duration::from_secs(2);
@@ -64,15 +65,12 @@ impl Gauge {
                 true,
                 ProcessRefreshKind::nothing().with_memory().without_tasks(),
             );
-            let parents: HashMap<u32, Option<u32>> = system
-                .processes()
-                .iter()
-                .map(|(id, process)| (id.as_u32(), process.parent().map(Pid::as_u32)))
-                .collect();
+            let parents = Parents::of(system);
             let mut trees: HashMap<u32, Tree> =
                 roots.iter().map(|root| (*root, Tree::default())).collect();
             for (id, process) in system.processes() {
-                if let Some(root) = root_of(id.as_u32(), &parents, roots) {
+                let root = parents.line_of(id.as_u32()).find(|at| roots.contains(at));
+                if let Some(root) = root {
                     let tree = trees.entry(root).or_default();
                     tree.memory += process.memory();
                     if let Some(on_gpu) = on_gpu.get(&id.as_u32()) {
@@ -94,41 +92,9 @@ pub(super) struct Tree {
     pub(super) gpu_memory: Option<u64>,
 }
 
-/// The one of `roots` from which `process` descends.
-fn root_of(process: u32, parents: &HashMap<u32, Option<u32>>, roots: &[u32]) -> Option<u32> {
-    let mut at = process;
-    // A process id that is used again may close a circle.
-    for _ in 0..64 {
-        if roots.contains(&at) {
-            return Some(at);
-        }
-        at = parents.get(&at).copied().flatten()?;
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_process_belongs_to_the_tree_it_descends_from() {
-        let parents = HashMap::from([
-            (1, None),
-            (10, Some(1)),
-            (11, Some(10)),
-            (12, Some(11)),
-            (20, Some(1)),
-            (30, Some(31)),
-            (31, Some(30)),
-        ]);
-        let find = |process| root_of(process, &parents, &[10, 20]);
-        assert_eq!(find(10), Some(10));
-        assert_eq!(find(12), Some(10));
-        assert_eq!(find(20), Some(20));
-        assert_eq!(find(1), None);
-        assert_eq!(find(30), None);
-    }
 
     #[test]
     fn this_machine_has_memory_and_this_process_uses_some() {

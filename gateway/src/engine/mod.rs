@@ -5,11 +5,13 @@
 //! - [`Engines`] is the registry: who has which engine, started on a visit, stopped when idle;
 //! - `schedule` decides, as a function from what is seen to what is done;
 //! - [`Engine`] is one of them: one task owns it and takes commands;
+//! - `client` asks an engine, `events` hears what it tells by itself;
 //! - `places` says where an engine's files are, `prepare` what is started.
 
 mod activity;
 pub(crate) mod client;
 mod devices;
+mod events;
 mod files_of_user;
 mod gpu;
 mod handle;
@@ -20,6 +22,7 @@ mod registry;
 mod schedule;
 
 pub(crate) use activity::InUse;
+pub(crate) use events::Events;
 pub use files_of_user::{FilesError, FilesFate};
 pub(crate) use gpu::memory_by_process as gpu_memory_by_process;
 pub use handle::{Engine, EngineId};

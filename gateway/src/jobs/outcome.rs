@@ -1,26 +1,13 @@
 //! How a job ended, from an engine's history entry or from our own word: pure functions from JSON
 //! to what is kept.
 
-use crate::store::JobState;
+use super::python_json::to_strict_json;
+use crate::clock::Minutes;
+use crate::store::{JobOutcome, JobState};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-
-/// What is kept of a finished job; the texts are JSON.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Outcome {
-    pub(super) state: JobState,
-    /// Milliseconds since 1970, as the engine tells.
-    pub(super) started_at: Option<i64>,
-    pub(super) ended_at: Option<i64>,
-    pub(super) reason: Option<String>,
-    pub(super) summary: String,
-    pub(super) execute: Option<String>,
-    pub(super) outputs: String,
-    pub(super) status: String,
-    pub(super) meta: String,
-}
 
 #[derive(Deserialize)]
 struct Entry {
@@ -34,13 +21,13 @@ struct Entry {
 }
 
 /// Reads the answer of `GET /history/{id}`; `None` while the job is not in it.
-pub(super) fn from_history(answer: &[u8], id: &str) -> Option<Outcome> {
+pub(super) fn from_history(answer: &[u8], id: &str) -> Option<JobOutcome> {
     let text = String::from_utf8_lossy(answer);
     let parse = |text: &str| serde_json::from_str::<BTreeMap<String, Entry>>(text);
     let mut entries = match parse(&text) {
         Ok(entries) => entries,
         // Custom nodes put NaN and Infinity into their outputs (comfyui-api.md D5).
-        Err(_) => match parse(&without_odd_numbers(&text)) {
+        Err(_) => match parse(&to_strict_json(answer)) {
             Ok(entries) => entries,
             Err(_) if text.contains(&format!("\"{id}\"")) => return Some(unreadable()),
             Err(_) => return None,
@@ -61,29 +48,30 @@ pub(super) fn from_history(answer: &[u8], id: &str) -> Option<Outcome> {
         .get(4)
         .map(|raw| raw.get().to_owned())
         .filter(|text| serde_json::from_str::<Vec<String>>(text).is_ok());
-    let meta = if serde_json::from_str::<Value>(&meta).is_ok_and(|meta| meta.is_object()) {
-        meta
-    } else {
-        "{}".to_owned()
-    };
-    Some(read(
-        &outputs_read,
-        &status_read,
+    let is_object =
+        |text: &str| serde_json::from_str(text).is_ok_and(|meta: Value| meta.is_object());
+    let record = Record {
         execute,
         outputs,
         status,
-        meta,
-    ))
+        meta: if is_object(&meta) {
+            meta
+        } else {
+            "{}".to_owned()
+        },
+    };
+    Some(judge(record, &outputs_read, &status_read))
 }
 
-fn read(
-    outputs_read: &Value,
-    status_read: &Value,
+/// A history entry's parts as JSON texts, which can be read.
+struct Record {
     execute: Option<String>,
     outputs: String,
     status: String,
     meta: String,
-) -> Outcome {
+}
+
+fn judge(record: Record, outputs_read: &Value, status_read: &Value) -> JobOutcome {
     let messages = status_read["messages"]
         .as_array()
         .map_or(&[][..], |list| list);
@@ -107,21 +95,21 @@ fn read(
     let reason = error
         .and_then(|error| error["exception_message"].as_str())
         .map(|text| text.trim().chars().take(500).collect());
-    Outcome {
+    JobOutcome {
         state,
         started_at,
         ended_at,
         reason,
         summary: summary(outputs_read, started_at, ended_at, error),
-        execute,
-        outputs,
-        status,
-        meta,
+        execute: record.execute,
+        outputs: record.outputs,
+        status: record.status,
+        meta: record.meta,
     }
 }
 
-fn unreadable() -> Outcome {
-    Outcome {
+fn unreadable() -> JobOutcome {
+    JobOutcome {
         state: JobState::Completed,
         started_at: None,
         ended_at: None,
@@ -140,10 +128,10 @@ pub(super) fn error_data(id: &str, refusal: &Value, now_ms: i64) -> Value {
     let error = &refusal["error"];
     let text = |value: &Value| value.as_str().unwrap_or_default().trim().to_owned();
     let mut message = text(&error["message"]);
-    for detail in [text(&error["details"])] {
-        if !detail.is_empty() {
-            message = format!("{message}\n{detail}");
-        }
+    let details = text(&error["details"]);
+    if !details.is_empty() {
+        message.push('\n');
+        message.push_str(&details);
     }
     let nodes = refusal["node_errors"].as_object();
     let first = nodes.and_then(|nodes| nodes.iter().next());
@@ -171,21 +159,67 @@ pub(super) fn error_data(id: &str, refusal: &Value, now_ms: i64) -> Value {
     })
 }
 
+/// Why a job that was tried often enough is not tried again, as such an event.
+pub(super) fn given_up(id: &str, now_ms: i64) -> Value {
+    let message = "ComfyUI ended twice while it ran this job, so it is not tried again.";
+    own_error(id, "engine_ended", message, now_ms)
+}
+
+/// Why a job that took too long was ended, as such an event.
+pub(super) fn too_long(id: &str, limit: Option<Minutes>, now_ms: i64) -> Value {
+    let most = limit.map_or_else(String::new, |limit| format!(" ({} min)", limit.count()));
+    let message = format!("This job was ended: it took longer than one job of yours may{most}.");
+    own_error(id, "took_too_long", &message, now_ms)
+}
+
+fn own_error(id: &str, kind: &str, message: &str, now_ms: i64) -> Value {
+    let refusal = json!({ "error": { "type": kind, "message": message, "details": "" } });
+    error_data(id, &refusal, now_ms)
+}
+
+/// The record of a job that was cancelled and whose engine is gone.
+pub(super) fn cancelled(id: &str, now_ms: i64) -> JobOutcome {
+    let interrupted = json!({
+        "prompt_id": id, "node_id": "", "node_type": "", "executed": [], "timestamp": now_ms,
+    });
+    without_outputs(&json!([["execution_interrupted", interrupted]]))
+}
+
 /// The record of a job that ended with such an error.
-pub(super) fn failed(id: &str, error: &Value, now_ms: i64) -> Outcome {
+pub(super) fn failed(id: &str, error: &Value, now_ms: i64) -> JobOutcome {
     let messages = json!([
         ["execution_start", { "prompt_id": id, "timestamp": now_ms }],
         ["execution_error", error],
     ]);
+    without_outputs(&messages)
+}
+
+fn without_outputs(messages: &Value) -> JobOutcome {
     let status = json!({ "status_str": "error", "completed": false, "messages": messages });
-    read(
-        &json!({}),
-        &status,
-        None,
-        "{}".to_owned(),
-        status.to_string(),
-        "{}".to_owned(),
-    )
+    let record = Record {
+        execute: None,
+        outputs: "{}".to_owned(),
+        status: status.to_string(),
+        meta: "{}".to_owned(),
+    };
+    judge(record, &json!({}), &status)
+}
+
+/// The record of a job that was interrupted for a reason that its owner shall know.
+pub(super) fn not_interrupted_but(outcome: JobOutcome, error: &Value) -> JobOutcome {
+    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    let (outputs, mut status) = (parse(&outcome.outputs), parse(&outcome.status));
+    if let Some(messages) = status["messages"].as_array_mut() {
+        messages.retain(|message| message[0].as_str() != Some("execution_interrupted"));
+        messages.push(json!(["execution_error", error]));
+    }
+    let record = Record {
+        execute: outcome.execute,
+        outputs: outcome.outputs,
+        status: status.to_string(),
+        meta: outcome.meta,
+    };
+    judge(record, &outputs, &status)
 }
 
 /// Members that ComfyUI 0.12's job list has of finished jobs.
@@ -259,44 +293,6 @@ pub(super) fn files(outputs: &str) -> Vec<(String, String, String)> {
         }
     }
     files
-}
-
-/// Python writes `NaN` and `Infinity`, which are no JSON: outside of texts they become null.
-fn without_odd_numbers(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find(['"', 'N', 'I', '-']) {
-        plain.push_str(&rest[..start]);
-        rest = &rest[start..];
-        if rest.starts_with('"') {
-            let end = end_of_text(rest);
-            plain.push_str(&rest[..end]);
-            rest = &rest[end..];
-            continue;
-        }
-        let odd = ["NaN", "Infinity", "-Infinity"]
-            .into_iter()
-            .find(|odd| rest.starts_with(odd));
-        let taken = odd.map_or(1, str::len);
-        plain.push_str(odd.map_or(&rest[..1], |_| "null"));
-        rest = &rest[taken..];
-    }
-    plain.push_str(rest);
-    plain
-}
-
-/// Length of the JSON text at the start, quotes included.
-fn end_of_text(text: &str) -> usize {
-    let mut is_escaped = false;
-    for (place, byte) in text.bytes().enumerate().skip(1) {
-        match byte {
-            _ if is_escaped => is_escaped = false,
-            b'\\' => is_escaped = true,
-            b'"' => return place + 1,
-            _ => {}
-        }
-    }
-    text.len()
 }
 
 #[cfg(test)]
@@ -381,6 +377,7 @@ mod tests {
                 .unwrap()
                 .contains("x.png")
         );
+        assert_eq!(cancelled("a", 9).state, JobState::Cancelled);
         let outcome = failed("a", &error, 9);
         assert_eq!(outcome.state, JobState::Failed);
         assert_eq!((outcome.started_at, outcome.ended_at), (Some(9), Some(9)));

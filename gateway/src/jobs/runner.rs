@@ -1,27 +1,28 @@
 //! One job in an engine: handed over, watched until it ends, and written down. A job is in exactly
 //! one task of these, which ends with it.
 
-use super::order::JobId;
-use super::outcome::{self, Outcome};
-use super::queue::{Intent, MAX_ATTEMPTS, Recent, Running, milliseconds};
-use super::submission;
+use super::outcome;
+use super::prompt;
+use super::queue::{Conditions as _, Intent, MAX_ATTEMPTS, Recent, Running, milliseconds};
 use crate::app::App;
 use crate::clock;
-use crate::engine::Engine;
-use crate::engine::client::{self, Events, Taken};
+use crate::engine::client::{self, Taken};
+use crate::engine::{Engine, Events};
 use crate::http::chain;
-use crate::store::{FinishedJob, JobState};
+use crate::store::{FinishedJob, JobOutcome, JobState};
 use crate::supervisor::EngineStatus;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
-/// Between two looks at a job when no event tells of it.
+/// Between two looks at a job of which no event would tell.
 const LOOK: Duration = Duration::from_secs(1);
-/// Looks at an engine that has neither the job nor a record of it until the job counts as lost.
+/// Between two looks at a job of which an event will tell.
+const CALM_LOOK: Duration = Duration::from_secs(10);
+/// Looks in a row at an engine that has neither the job nor a record of it until the job counts as lost.
 const LOST_AFTER: u32 = 5;
 /// Between two tries to write down what must be written down.
 const WRITE_PAUSE: Duration = Duration::from_secs(2);
@@ -57,7 +58,7 @@ pub(super) async fn hand_over(app: Arc<App>, engine: Arc<Engine>, job: Running) 
         return;
     }
     app.engines.make_room_for(&engine).await;
-    let body = submission::body(
+    let body = prompt::body(
         id,
         job.details.client_id.as_deref(),
         Some(&texts.prompt),
@@ -93,7 +94,7 @@ pub(crate) async fn watch(
     let id = job.entry.id;
     match ended {
         Ended::Recorded(outcome) => {
-            let intent = app.jobs.running_job(id).and_then(|job| job.intent);
+            let intent = app.jobs.intent(id);
             settle(&app, address, &job, outcome, intent).await;
         }
         Ended::EngineGone => interrupted(&app, &job, attempts).await,
@@ -107,55 +108,44 @@ pub(crate) async fn watch(
 }
 
 enum Ended {
-    Recorded(Box<Outcome>),
+    Recorded(Box<JobOutcome>),
     EngineGone,
     Stopping,
 }
 
-async fn until_end(app: &Arc<App>, engine: &Engine, address: SocketAddr, job: &Running) -> Ended {
+async fn until_end(app: &App, engine: &Engine, address: SocketAddr, job: &Running) -> Ended {
     let id = job.entry.id.to_string();
     let mut status = engine.watch();
     let mut events = Events::open(address).await.ok();
     let mut misses = 0;
-    let limit = super::dispatch::limits_of(app, &job.entry.user).longest_job;
-    let deadline = limit.map(|limit| tokio::time::Instant::from_std(job.since + limit));
-    let mut is_over_time = false;
-    let mut interrupt_at: Option<tokio::time::Instant> = None;
+    let limit = app.limits_of(&job.entry.user).longest_job;
+    let mut deadline = limit.map(|limit| Instant::from_std(job.since + limit.duration()));
+    let mut interrupt_at: Option<Instant> = None;
     loop {
-        match client::history(address, &id).await {
-            Ok(answer) => {
-                if let Some(outcome) = outcome::from_history(&answer, &id) {
-                    return Ended::Recorded(Box::new(outcome));
-                }
-                match client::jobs(address).await {
-                    Ok(0) => misses += 1,
-                    Ok(_) | Err(_) => misses = 0,
-                }
-            }
-            Err(error) => {
-                tracing::debug!(engine = %engine.id(), error = %chain(&error), "ComfyUI did not tell of a job");
-            }
+        let seen = look(engine, address, &id).await;
+        let is_there = matches!(seen, Seen::There);
+        match seen {
+            Seen::Ended(outcome) => return Ended::Recorded(outcome),
+            Seen::Nowhere => misses += 1,
+            Seen::There | Seen::Unknown => misses = 0,
         }
         if misses >= LOST_AFTER {
             tracing::warn!(engine = %engine.id(), job = %id, "ComfyUI has lost a job");
             return Ended::EngineGone;
         }
-        let now = tokio::time::Instant::now();
-        if !is_over_time && deadline.is_some_and(|deadline| now >= deadline) {
-            is_over_time = true;
+        let now = Instant::now();
+        if deadline.is_some_and(|deadline| now >= deadline) {
+            deadline = None;
             app.jobs.interrupt(job.entry.id, None, Intent::TooLong);
         }
-        let wants_end = app
-            .jobs
-            .running_job(job.entry.id)
-            .is_some_and(|job| job.intent.is_some());
+        let wants_end = app.jobs.intent(job.entry.id).is_some();
         if wants_end && interrupt_at.is_none_or(|at| now >= at) {
             interrupt_at = Some(now + INTERRUPT_AGAIN);
             end_in_engine(engine, address, &id).await;
         }
-        // An event that tells of no job left is worth a look, and so is each second.
-        let look = sleep(LOOK);
-        tokio::pin!(look);
+        let is_calm = is_there && events.is_some() && !wants_end;
+        let next_look = sleep_until(next_look(Instant::now(), is_calm, deadline));
+        tokio::pin!(next_look);
         loop {
             tokio::select! {
                 () = app.jobs.stopping.cancelled() => return Ended::Stopping,
@@ -163,16 +153,54 @@ async fn until_end(app: &Arc<App>, engine: &Engine, address: SocketAddr, job: &R
                     return Ended::EngineGone;
                 },
                 () = job.nudge.notified() => break,
-                () = &mut look => break,
+                () = &mut next_look => break,
                 count = next_count(&mut events) => match count {
-                    Some(0) => break,
-                    Some(_) => {}
-                    None => events = None,
+                    Some(_) => break,
+                    None => {
+                        // Nothing tells of its end any more.
+                        events = None;
+                        next_look.as_mut().reset(Instant::now() + LOOK);
+                    }
                 },
             }
         }
         if events.is_none() {
             events = Events::open(address).await.ok();
+        }
+    }
+}
+
+/// When to look at a job the next time if nothing happens. `is_calm`: the engine has it, and will
+/// tell when its queue changes; the slow look is there for what might be wrong with that.
+fn next_look(now: Instant, is_calm: bool, deadline: Option<Instant>) -> Instant {
+    let at = now + if is_calm { CALM_LOOK } else { LOOK };
+    deadline.map_or(at, |deadline| at.min(deadline))
+}
+
+/// What an engine shows of a job.
+enum Seen {
+    Ended(Box<JobOutcome>),
+    /// The engine has jobs.
+    There,
+    /// The engine has no job, and no record of this one.
+    Nowhere,
+    Unknown,
+}
+
+async fn look(engine: &Engine, address: SocketAddr, id: &str) -> Seen {
+    let told = match client::history(address, id).await {
+        Ok(answer) => match outcome::from_history(&answer, id) {
+            Some(outcome) => return Seen::Ended(Box::new(outcome)),
+            None => client::jobs(address).await,
+        },
+        Err(error) => Err(error),
+    };
+    match told {
+        Ok(0) => Seen::Nowhere,
+        Ok(_) => Seen::There,
+        Err(error) => {
+            tracing::debug!(engine = %engine.id(), error = %chain(&error), "ComfyUI did not tell of a job");
+            Seen::Unknown
         }
     }
 }
@@ -202,10 +230,10 @@ async fn end_in_engine(engine: &Engine, address: SocketAddr, id: &str) {
 
 /// The engine has recorded the end.
 async fn settle(
-    app: &Arc<App>,
+    app: &App,
     address: SocketAddr,
     job: &Running,
-    mut outcome: Box<Outcome>,
+    mut outcome: Box<JobOutcome>,
     intent: Option<Intent>,
 ) {
     if outcome.state == JobState::Cancelled {
@@ -219,8 +247,14 @@ async fn settle(
                 return;
             }
             Some(Intent::TooLong) => {
-                outcome.state = JobState::Failed;
-                outcome.reason = Some("This job took longer than one job of yours may.".to_owned());
+                let limit = app.limits_of(&job.entry.user).longest_job;
+                let id = job.entry.id.to_string();
+                let error = outcome::too_long(&id, limit, clock::now_ms());
+                // Its page has heard of an interruption so far, of which nobody knows why.
+                let event = json!({ "type": "execution_error", "data": error });
+                let client = job.details.client_id.as_deref();
+                app.jobs.sockets.tell(&job.entry.user, client, &event);
+                *outcome = outcome::not_interrupted_but(*outcome, &error);
             }
             Some(Intent::Cancel) | None => {}
         }
@@ -229,39 +263,18 @@ async fn settle(
 }
 
 /// The engine ended while it had the job: once more, but not for ever.
-async fn interrupted(app: &Arc<App>, job: &Running, attempts: u32) {
-    let intent = app
-        .jobs
-        .running_job(job.entry.id)
-        .and_then(|job| job.intent);
-    if intent == Some(Intent::Cancel) {
-        let id = job.entry.id.to_string();
-        let now = clock::now_ms();
-        let status = json!({ "status_str": "error", "completed": false, "messages": [
-            ["execution_interrupted", { "prompt_id": id, "node_id": "", "node_type": "", "executed": [], "timestamp": now }],
-        ]});
-        let answer = json!({ &id: { "prompt": [], "outputs": {}, "status": status, "meta": {} } });
-        if let Some(outcome) = outcome::from_history(answer.to_string().as_bytes(), &id) {
-            finish(app, job, outcome).await;
-        }
+async fn interrupted(app: &App, job: &Running, attempts: u32) {
+    let id = job.entry.id.to_string();
+    if app.jobs.intent(job.entry.id) == Some(Intent::Cancel) {
+        finish(app, job, outcome::cancelled(&id, clock::now_ms())).await;
     } else if attempts >= MAX_ATTEMPTS {
-        fail(app, job, given_up(job.entry.id)).await;
+        fail(app, job, outcome::given_up(&id, clock::now_ms())).await;
     } else {
         put_back(app, job, attempts, true).await;
     }
 }
 
-/// Why a job that was tried often enough is not tried again.
-pub(super) fn given_up(id: JobId) -> Value {
-    let refusal = json!({ "error": {
-        "type": "engine_ended",
-        "message": "ComfyUI ended twice while it ran this job, so it is not tried again.",
-        "details": "",
-    }});
-    outcome::error_data(&id.to_string(), &refusal, clock::now_ms())
-}
-
-async fn put_back(app: &Arc<App>, job: &Running, attempts: u32, is_counted: bool) {
+async fn put_back(app: &App, job: &Running, attempts: u32, is_counted: bool) {
     let id = job.entry.id;
     while let Err(error) = app.jobs.store.put_job_back(id, is_counted).await {
         tracing::error!(error = %chain(&error), "a job cannot be put back; trying again");
@@ -273,7 +286,7 @@ async fn put_back(app: &Arc<App>, job: &Running, attempts: u32, is_counted: bool
 }
 
 /// A job that no engine will end: its owner is told as ComfyUI would.
-pub(super) async fn fail(app: &Arc<App>, job: &Running, error: Value) {
+async fn fail(app: &App, job: &Running, error: Value) {
     let id = job.entry.id.to_string();
     let event = json!({ "type": "execution_error", "data": error });
     let client = job.details.client_id.as_deref();
@@ -287,28 +300,28 @@ pub(super) async fn fail(app: &Arc<App>, job: &Running, error: Value) {
     app.jobs.sockets.tell(&user, client, &end);
 }
 
-async fn finish(app: &Arc<App>, job: &Running, outcome: Outcome) {
-    let now = clock::now_ms();
-    let measured = match (outcome.started_at, outcome.ended_at) {
-        (Some(start), Some(end)) if end >= start => end - start,
+/// Writes the end of a job down and tells of it.
+async fn finish(app: &App, job: &Running, outcome: JobOutcome) {
+    let gpu_ms = match (outcome.started_at, outcome.ended_at) {
+        (Some(start), Some(end)) if end >= start => end.saturating_sub(start),
         _ => i64::try_from(milliseconds(job.since.elapsed())).unwrap_or(i64::MAX),
+    };
+    let recent = Recent {
+        user: job.entry.user.clone(),
+        id: job.entry.id,
+        state: outcome.state,
+        ended_at: clock::now(),
+        reason: outcome.reason.clone(),
     };
     let day = clock::local_day();
     let finished = FinishedJob {
         id: job.entry.id,
         user: job.entry.user.clone(),
-        state: outcome.state,
         handed_at: job.handed_at,
-        started_at: outcome.started_at,
-        ended_at: outcome.ended_at.unwrap_or(now),
-        gpu_ms: measured,
+        ended_at: outcome.ended_at.unwrap_or_else(clock::now_ms),
+        gpu_ms,
         waiting_ms: (job.handed_at - job.details.created_at).max(0),
-        reason: outcome.reason.clone(),
-        summary: outcome.summary,
-        execute: outcome.execute,
-        outputs: outcome.outputs,
-        status: outcome.status,
-        meta: outcome.meta,
+        outcome,
     };
     // A job that is not written down would run again; so nothing else runs in its place until it
     // is.
@@ -323,21 +336,38 @@ async fn finish(app: &Arc<App>, job: &Running, outcome: Outcome) {
             return;
         }
     }
-    let recent = Recent {
-        user: job.entry.user.clone(),
-        id: job.entry.id,
-        state: outcome.state,
-        ended_at: clock::now(),
-        reason: outcome.reason,
-    };
-    app.jobs
-        .finished(job.entry.id, measured.unsigned_abs(), &day, recent.clone());
-    super::announce::finished(app, &recent, measured.unsigned_abs()).await;
+    let gpu_ms = gpu_ms.unsigned_abs();
+    app.jobs.finished(recent.clone(), gpu_ms, &day);
+    super::notify::announce(app, &recent, gpu_ms).await;
 }
 
+/// Waits before another try; tells whether there is none.
 async fn is_stopping(app: &App) -> bool {
     tokio::select! {
         () = app.jobs.stopping.cancelled() => true,
         () = sleep(WRITE_PAUSE) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_are_rare_while_an_event_would_tell_and_never_miss_the_deadline() {
+        let now = Instant::now();
+        let after = |milliseconds| now + Duration::from_millis(milliseconds);
+        let table = [
+            (false, None, 1000),
+            (true, None, 10_000),
+            (true, Some(after(4000)), 4000),
+            (true, Some(after(60_000)), 10_000),
+            (false, Some(after(4000)), 1000),
+            (false, Some(after(200)), 200),
+        ];
+        for (is_calm, deadline, expected) in table {
+            let at = next_look(now, is_calm, deadline);
+            assert_eq!(at, after(expected), "{is_calm} {deadline:?}");
+        }
     }
 }

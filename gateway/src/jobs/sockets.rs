@@ -6,12 +6,13 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-/// Messages that wait for one page; a page that is this far behind misses the next one and asks
-/// again when it comes back.
+/// Messages that wait for one page; a page that is this far behind misses the next one. Its count
+/// is none of them: it is looked up when it can be told.
 const QUEUE: usize = 64;
 
 #[derive(Debug)]
@@ -19,8 +20,8 @@ struct Socket {
     number: u64,
     client_id: Option<String>,
     messages: mpsc::Sender<Bytes>,
-    /// The count it was told last; a page asks for its whole queue at each message.
-    told: Arc<AtomicUsize>,
+    /// The count of its user may be another one now.
+    count: watch::Sender<()>,
 }
 
 /// All open pages.
@@ -46,21 +47,77 @@ impl OpenSocket {
     }
 }
 
+/// What is to be told to an open page.
+pub(crate) struct Messages {
+    texts: mpsc::Receiver<Bytes>,
+    count: watch::Receiver<()>,
+    /// The count it was told last; a page asks for its whole queue at each message.
+    told: Arc<AtomicUsize>,
+    remaining: Box<dyn Fn() -> usize + Send + Sync>,
+}
+
+impl Messages {
+    /// Waits for the next one; `None` when there will be none.
+    pub(crate) async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            tokio::select! {
+                biased;
+                text = self.texts.recv() => return text,
+                changed = self.count.changed() => {
+                    if changed.is_err() {
+                        return self.texts.recv().await;
+                    }
+                    if let Some(status) = self.new_count() {
+                        return Some(status);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next one, if there is one now.
+    pub(crate) fn ready(&mut self) -> Option<Bytes> {
+        if let Ok(text) = self.texts.try_recv() {
+            return Some(text);
+        }
+        if !self.count.has_changed().unwrap_or(false) {
+            return None;
+        }
+        self.count.mark_unchanged();
+        self.new_count()
+    }
+
+    /// `status`, as ComfyUI sends it to every page whenever its queue changes.
+    fn new_count(&self) -> Option<Bytes> {
+        let remaining = (self.remaining)();
+        let told = self.told.swap(remaining, Ordering::Relaxed);
+        (told != remaining).then(|| status_message(remaining).to_string().into())
+    }
+}
+
+impl fmt::Debug for Messages {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Messages").finish_non_exhaustive()
+    }
+}
+
 impl Sockets {
-    /// A page of `user` opens a WebSocket; what is to be told arrives at the receiver.
+    /// A page of `user` opens a WebSocket; `remaining` looks up how many jobs he has.
     pub(crate) fn open(
         &self,
         user: &UserId,
         client_id: Option<String>,
-    ) -> (OpenSocket, mpsc::Receiver<Bytes>) {
-        let (messages, received) = mpsc::channel(QUEUE);
+        remaining: impl Fn() -> usize + Send + Sync + 'static,
+    ) -> (OpenSocket, Messages) {
+        let (messages, texts) = mpsc::channel(QUEUE);
+        let (count, count_changes) = watch::channel(());
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let told = Arc::new(AtomicUsize::new(usize::MAX));
         let socket = Socket {
             number,
             client_id,
             messages,
-            told: Arc::clone(&told),
+            count,
         };
         self.by_user
             .lock()
@@ -71,19 +128,22 @@ impl Sockets {
             by_user: Arc::clone(&self.by_user),
             user: user.clone(),
             number,
-            told,
+            told: Arc::clone(&told),
         };
-        (open, received)
+        let messages = Messages {
+            texts,
+            count: count_changes,
+            told,
+            remaining: Box::new(remaining),
+        };
+        (open, messages)
     }
 
-    /// `status`, as ComfyUI sends it to every page whenever its queue changes.
-    pub(super) fn tell_count(&self, user: &UserId, remaining: usize) {
+    /// The number of a user's jobs may be another one now: his pages are told it if it is.
+    pub(super) fn count_may_differ(&self, user: &UserId) {
         let by_user = self.by_user.lock();
-        let text = Bytes::from(status_message(remaining).to_string());
         for socket in by_user.get(user).into_iter().flatten() {
-            if socket.told.swap(remaining, Ordering::Relaxed) != remaining {
-                let _ = socket.messages.try_send(text.clone());
-            }
+            socket.count.send_replace(());
         }
     }
 
@@ -126,8 +186,42 @@ pub(crate) fn with_count(message: &[u8], remaining: usize) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
+impl Messages {
+    /// Texts alone, without a count.
+    pub(crate) fn of_texts(texts: mpsc::Receiver<Bytes>) -> Self {
+        let (_, count) = watch::channel(());
+        Self {
+            texts,
+            count,
+            told: Arc::default(),
+            remaining: Box::new(|| 0),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A page of `user`, and the count that it finds when it looks.
+    fn open(
+        sockets: &Sockets,
+        user: &UserId,
+        client_id: &str,
+    ) -> (OpenSocket, Messages, Arc<AtomicUsize>) {
+        let count = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&count);
+        let remaining = move || seen.load(Ordering::Relaxed);
+        let (open, messages) = sockets.open(user, Some(client_id.to_owned()), remaining);
+        (open, messages, count)
+    }
+
+    fn count_of(message: &Bytes) -> Option<u64> {
+        let message: Value = serde_json::from_slice(message).unwrap();
+        message
+            .pointer("/data/status/exec_info/queue_remaining")?
+            .as_u64()
+    }
 
     #[test]
     fn only_the_page_of_the_job_and_only_its_owner_hears() {
@@ -136,24 +230,44 @@ mod tests {
             UserId::parse("anna").unwrap(),
             UserId::parse("bert").unwrap(),
         );
-        let (_one, mut first) = sockets.open(&anna, Some("a".into()));
-        let (two, mut second) = sockets.open(&anna, Some("b".into()));
-        let (_three, mut foreign) = sockets.open(&bert, Some("a".into()));
+        let (_one, mut first, _) = open(&sockets, &anna, "a");
+        let (two, mut second, count) = open(&sockets, &anna, "b");
+        let (_three, mut foreign, _) = open(&sockets, &bert, "a");
         sockets.tell(&anna, Some("a"), &json!({"type": "x"}));
-        assert!(first.try_recv().is_ok());
-        assert!(second.try_recv().is_err());
-        sockets.tell_count(&anna, 3);
-        assert!(first.try_recv().is_ok());
-        let told = second.try_recv().unwrap();
-        assert!(String::from_utf8_lossy(&told).contains("\"queue_remaining\":3"));
-        assert!(foreign.try_recv().is_err());
-        sockets.tell_count(&anna, 3);
-        assert!(
-            first.try_recv().is_err(),
-            "the same count is not told again"
-        );
+        assert!(first.ready().is_some());
+        assert!(second.ready().is_none());
+        count.store(3, Ordering::Relaxed);
+        sockets.count_may_differ(&anna);
+        assert_eq!(count_of(&first.ready().unwrap()), Some(0));
+        assert_eq!(count_of(&second.ready().unwrap()), Some(3));
+        assert!(foreign.ready().is_none());
+        sockets.count_may_differ(&anna);
+        assert!(second.ready().is_none(), "the same count is not told again");
+        count.store(4, Ordering::Relaxed);
+        two.note_count(4);
+        sockets.count_may_differ(&anna);
+        assert!(second.ready().is_none(), "its engine has told it");
         drop(two);
         assert_eq!(sockets.by_user.lock()[&anna].len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_page_that_was_far_behind_is_told_the_count_afterwards() {
+        let sockets = Sockets::default();
+        let anna = UserId::parse("anna").unwrap();
+        let (_open, mut page, count) = open(&sockets, &anna, "a");
+        for told in 1..=3 {
+            for _ in 0..QUEUE {
+                sockets.tell(&anna, None, &json!({"type": "x"}));
+            }
+            count.store(told, Ordering::Relaxed);
+            sockets.count_may_differ(&anna);
+        }
+        for _ in 0..QUEUE {
+            assert_eq!(count_of(&page.next().await.unwrap()), None);
+        }
+        assert_eq!(count_of(&page.next().await.unwrap()), Some(3));
+        assert!(page.ready().is_none());
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::auth::{SessionKind, SignedIn};
 use crate::engine::{Engine, EngineId, Visit};
 use crate::http::{ApiError, RequestContext, chain, pages};
 use crate::jobs::with_count;
-use crate::store::AuditEvent;
+use crate::store::{AuditEvent, StoreError};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -176,6 +176,12 @@ enum Failure {
 impl From<ProxyError> for Failure {
     fn from(error: ProxyError) -> Self {
         Self::Proxy(error)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(Box::new(ApiError::from(error).into_response()))
     }
 }
 
@@ -347,7 +353,11 @@ async fn exchange(
 /// gateway has to tell comes with them.
 fn feed(way: &Way<'_>, target: &Engine, page_name: Option<String>) -> frames::Feed {
     let user = way.signed_in.account.id.clone();
-    let (open, messages) = way.app.jobs.sockets.open(&user, page_name);
+    let remaining = {
+        let (app, user) = (Arc::clone(way.app), user.clone());
+        move || app.jobs.remaining(&user)
+    };
+    let (open, messages) = way.app.jobs.sockets.open(&user, page_name, remaining);
     let status = {
         let (app, user) = (Arc::clone(way.app), user.clone());
         // Forgotten with the socket.

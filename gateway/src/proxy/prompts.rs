@@ -7,8 +7,8 @@ use crate::clock;
 use crate::engine::{Engine, EngineId};
 use crate::http::{ApiError, chain};
 use crate::jobs::{
-    Accepted, Admission, Arrival, JobId, LimitFault, MAX_PROMPT, NodePolicy, Prompt, PromptFault,
-    Running, Submission, is_full, limits_of, may_run, number_text, watch_job,
+    Accepted, Admission, Arrival, Entry, JobId, LimitFault, MAX_PROMPT, NodePolicy, Prompt,
+    PromptFault, Reservation, Running, Submission, number_text, watch_job,
 };
 use crate::store::{AuditEvent, JobRow, JobState, JobTexts, NewJob, StoreError};
 use axum::Json;
@@ -70,48 +70,44 @@ pub(super) async fn pass(
             secrets: submission.secrets().clone(),
             created_at,
         },
-        &limits_of(way.app, user),
         engine.id(),
-        &|engine, busy| is_full(way.app, engine, busy),
-        &|user, hold| may_run(way.app, user, hold),
+        &**way.app,
     );
     match admission.map_err(over_limit)? {
         Admission::Now(job) => straight(way, engine, address, parts, &submission, *job).await,
         Admission::Later(reservation) => {
-            let accepted = match engine.catalogue() {
-                Some(catalogue) => catalogue
-                    .check(&prompt, submission.targets().as_deref())
-                    .map_err(|refusal| in_comfyui_form(refusal.body()))?,
-                None => Accepted::unchecked(),
-            };
-            let entry = &reservation.entry;
-            let number = entry.number;
-            let row = JobRow {
-                id,
-                user: user.clone(),
-                seq: entry.seq.cast_signed(),
-                number,
-                urgency: entry.urgency,
-                state: JobState::Waiting,
-                attempts: 0,
-                created_at,
-                client_id: submission.client_id.clone(),
-                workflow_id: submission.workflow_id.clone(),
-                model: entry.model,
-            };
-            let job = NewJob {
-                row,
-                texts: texts(&submission, created_at, &accepted.outputs),
-            };
-            way.app
-                .store
-                .add_job(job)
-                .await
-                .map_err(|error| not_written(&error))?;
-            way.app.jobs.enqueue(&reservation);
-            Ok(taken(id, number, &accepted.node_errors))
+            wait(way, engine, &prompt, &submission, &reservation).await
         }
     }
+}
+
+/// The prompt is written down; what ComfyUI would refuse is refused before.
+async fn wait(
+    way: &Way<'_>,
+    engine: &Engine,
+    prompt: &Prompt,
+    submission: &Submission,
+    reservation: &Reservation,
+) -> Result<Response, Failure> {
+    let accepted = match engine.catalogue() {
+        Some(catalogue) => catalogue
+            .check(prompt, submission.targets().as_deref())
+            .map_err(|refusal| in_comfyui_form(refusal.body()))?,
+        None => Accepted::unchecked(),
+    };
+    let entry = &reservation.entry;
+    let created_at = reservation.details.created_at;
+    let job = NewJob {
+        row: row(entry, submission, created_at),
+        texts: texts(submission, created_at, &accepted.outputs),
+    };
+    way.app
+        .store
+        .add_job(job)
+        .await
+        .map_err(|error| not_written(&error))?;
+    way.app.jobs.enqueue(reservation);
+    Ok(taken(entry.id, entry.number, &accepted.node_errors))
 }
 
 /// The engine is free: the prompt goes to it at once, and its answer comes back.
@@ -130,23 +126,13 @@ async fn straight(
         is_kept: false,
     };
     let created_at = job.details.created_at;
-    let row = JobRow {
-        id,
-        user: job.entry.user.clone(),
-        seq: job.entry.seq.cast_signed(),
-        number: job.entry.number,
-        urgency: job.entry.urgency,
-        state: JobState::Running,
-        attempts: 1,
-        created_at,
-        client_id: submission.client_id.clone(),
-        workflow_id: submission.workflow_id.clone(),
-        model: job.entry.model,
-    };
-    let execute = Vec::new();
     let new = NewJob {
-        row,
-        texts: texts(submission, created_at, &execute),
+        row: JobRow {
+            state: JobState::Running,
+            attempts: 1,
+            ..row(&job.entry, submission, created_at)
+        },
+        texts: texts(submission, created_at, &[]),
     };
     way.app
         .store
@@ -172,7 +158,7 @@ async fn straight(
     };
     let number = job.entry.number;
     started.keep();
-    way.app.jobs.begin_count(&job.entry.user);
+    way.app.jobs.tell_count(&job.entry.user);
     let watched = watch_job(Arc::clone(way.app), Arc::clone(engine), address, job, 1);
     way.app.jobs.spawn(watched);
     let answer = match Limited::new(answer.into_body(), MAX_ANSWER).collect().await {
@@ -210,6 +196,23 @@ impl Drop for Started<'_> {
 async fn forget(way: &Way<'_>, id: JobId) {
     if let Err(error) = way.app.store.remove_jobs(vec![id]).await {
         tracing::warn!(error = %chain(&error), "a refused job could not be forgotten");
+    }
+}
+
+/// A job that waits.
+fn row(entry: &Entry, submission: &Submission, created_at: i64) -> JobRow {
+    JobRow {
+        id: entry.id,
+        user: entry.user.clone(),
+        seq: entry.seq.cast_signed(),
+        number: entry.number,
+        urgency: entry.urgency,
+        state: JobState::Waiting,
+        attempts: 0,
+        created_at,
+        client_id: submission.client_id.clone(),
+        workflow_id: submission.workflow_id.clone(),
+        model: entry.model,
     }
 }
 

@@ -11,7 +11,8 @@ use hyper_util::rt::TokioIo;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{
-    AsyncRead, AsyncWrite, AsyncWriteExt as _, copy, copy_bidirectional_with_sizes, split,
+    AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader, copy_bidirectional_with_sizes, copy_buf,
+    split,
 };
 use tokio::time::{sleep, timeout};
 
@@ -63,10 +64,11 @@ async fn carry(
         copy_bidirectional_with_sizes(client, engine, BUFFER, BUFFER).await?;
         return Ok(());
     };
-    let (mut from_client, mut to_client) = split(client);
+    let (from_client, mut to_client) = split(client);
+    let mut from_client = BufReader::with_capacity(BUFFER, from_client);
     let (mut from_engine, mut to_engine) = split(engine);
     let up = async {
-        copy(&mut from_client, &mut to_engine).await?;
+        copy_buf(&mut from_client, &mut to_engine).await?;
         to_engine.shutdown().await
     };
     let down = frames::carry(&mut from_engine, &mut to_client, feed);

@@ -1,13 +1,7 @@
 //! The graphics card, as `nvidia-smi` tells, else as ComfyUI itself does.
 
+use crate::nvidia_smi::{self, NvidiaSmiError};
 use serde_json::Value;
-use std::process::Stdio;
-use std::time::Duration;
-use tokio::process::Command;
-use tokio::time::timeout;
-
-/// The program answers in well under a second, but hangs with a broken driver.
-const TIME_LIMIT: Duration = Duration::from_secs(3);
 
 /// All cards together.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,35 +14,10 @@ pub(super) struct Gpu {
     pub(super) memory_total: Option<u64>,
 }
 
-/// Why `nvidia-smi` told nothing; it need not be asked again soon.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum GpuError {
-    #[error("nvidia-smi does not start")]
-    NotStarted(#[from] std::io::Error),
-    #[error("nvidia-smi does not answer")]
-    Silent,
-    #[error("nvidia-smi knows no card")]
-    NoCard,
-}
-
-/// Asks `nvidia-smi` of the `PATH`.
-pub(super) async fn by_nvidia_smi() -> Result<Gpu, GpuError> {
-    let mut command = Command::new("nvidia-smi");
-    command
-        .args([
-            "--query-gpu=name,utilization.gpu,memory.used,memory.total",
-            "--format=csv,noheader,nounits",
-        ])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
-    let output = timeout(TIME_LIMIT, command.output())
-        .await
-        .map_err(|_| GpuError::Silent)??;
-    if !output.status.success() {
-        return Err(GpuError::NoCard);
-    }
-    parse(&String::from_utf8_lossy(&output.stdout)).ok_or(GpuError::NoCard)
+/// Asks `nvidia-smi`; after a failure it need not be asked again soon.
+pub(super) async fn by_nvidia_smi() -> Result<Gpu, NvidiaSmiError> {
+    let text = nvidia_smi::ask("--query-gpu=name,utilization.gpu,memory.used,memory.total").await?;
+    parse(&text).ok_or(NvidiaSmiError::NoCard)
 }
 
 /// Lines such as `NVIDIA GeForce RTX 4090, 37, 2048, 24564`: percent and mebibytes. What a card

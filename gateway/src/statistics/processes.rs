@@ -1,10 +1,8 @@
 //! Processor and memory of process trees.
 
-use std::collections::{HashMap, HashSet};
-use sysinfo::{MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
-
-/// Longest way from a process to its first ancestor that is followed.
-const GENERATIONS: usize = 64;
+use crate::processes::Parents;
+use std::collections::HashSet;
+use sysinfo::{MemoryRefreshKind, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
 
 /// What the engines take.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -41,11 +39,7 @@ impl Meter {
                 .with_memory()
                 .without_tasks(),
         );
-        let parents: HashMap<u32, u32> = system
-            .processes()
-            .iter()
-            .filter_map(|(id, process)| Some((id.as_u32(), process.parent().map(Pid::as_u32)?)))
-            .collect();
+        let parents = Parents::of(system);
         let roots: HashSet<u32> = engines
             .iter()
             .map(|engine| guard_of(*engine, std::process::id(), &parents))
@@ -55,7 +49,7 @@ impl Meter {
             ..Load::default()
         };
         for (id, process) in system.processes() {
-            if ancestors(id.as_u32(), &parents).any(|ancestor| roots.contains(&ancestor)) {
+            if parents.line_of(id.as_u32()).any(|at| roots.contains(&at)) {
                 load.cpu_percent += process.cpu_usage();
                 load.memory = load.memory.saturating_add(process.memory());
             }
@@ -67,16 +61,11 @@ impl Meter {
     }
 }
 
-/// A process and those it descends from.
-fn ancestors(process: u32, parents: &HashMap<u32, u32>) -> impl Iterator<Item = u32> {
-    // A process id that is used again may close a circle.
-    std::iter::successors(Some(process), |at| parents.get(at).copied()).take(GENERATIONS)
-}
-
 /// The process of ours under which an engine runs; the engine itself when it is no child of ours.
-fn guard_of(engine: u32, own: u32, parents: &HashMap<u32, u32>) -> u32 {
-    ancestors(engine, parents)
-        .find(|at| parents.get(at) == Some(&own))
+fn guard_of(engine: u32, own: u32, parents: &Parents) -> u32 {
+    parents
+        .line_of(engine)
+        .find(|at| parents.parent_of(*at) == Some(own))
         .unwrap_or(engine)
 }
 
@@ -86,13 +75,12 @@ mod tests {
 
     #[test]
     fn a_tree_begins_with_its_guard() {
-        let parents = HashMap::from([(10, 1), (11, 10), (12, 11), (20, 1), (30, 31), (31, 30)]);
+        let parents = [(10, 1), (11, 10), (12, 11), (20, 1), (30, 31), (31, 30)];
+        let parents = Parents::from_iter(parents.map(|(process, parent)| (process, Some(parent))));
         assert_eq!(guard_of(12, 10, &parents), 11);
         assert_eq!(guard_of(11, 10, &parents), 11);
         assert_eq!(guard_of(12, 5, &parents), 12);
         assert_eq!(guard_of(30, 5, &parents), 30);
-        assert_eq!(ancestors(12, &parents).collect::<Vec<_>>(), [12, 11, 10, 1]);
-        assert_eq!(ancestors(30, &parents).count(), GENERATIONS);
     }
 
     #[test]

@@ -13,8 +13,8 @@ pub use audit::{AuditEntry, AuditEvent, AuditView};
 pub use devices::Device;
 pub use invites::Invite;
 pub(crate) use jobs::{
-    FinishedJob, JobRow, JobState, JobSummary, JobTexts, NewJob, Ordering as JobOrdering,
-    Selection as JobSelection,
+    FinishedJob, FinishedOutputs, JobOutcome, JobRow, JobState, JobSummary, JobTexts, NewJob,
+    Ordering as JobOrdering, Selection as JobSelection,
 };
 pub use sessions::SessionRow;
 pub(crate) use usage::{NotificationTarget, UsageRow};

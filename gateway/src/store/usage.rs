@@ -41,7 +41,7 @@ pub(super) fn count(
                 day,
                 job.user.as_str(),
                 job.gpu_ms,
-                i64::from(job.state == JobState::Failed),
+                i64::from(job.outcome.state == JobState::Failed),
                 job.waiting_ms
             ],
         )

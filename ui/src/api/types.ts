@@ -72,6 +72,11 @@ export interface QueueHold {
   until_idle: boolean;
 }
 
+/** Why nothing of one's own runs at the moment. */
+export interface OwnHold extends Omit<QueueHold, "reason"> {
+  reason: QueueHold["reason"] | "gpu_minutes";
+}
+
 /** Where a waiting job stands in the line of everybody. */
 export interface QueuePlace {
   place: number;
@@ -87,7 +92,7 @@ export interface FinishedJob {
 
 /** The queue as one person may see it. */
 export interface OwnQueue {
-  hold: QueueHold | null;
+  hold: OwnHold | null;
   running: { id: string; started_at: string }[];
   waiting: number;
   others_waiting: number;

@@ -57,6 +57,11 @@ describe("the line", () => {
       "Quiet hours until 6:00 PM",
     ],
     [
+      "GPU minutes that are used up",
+      queue({ hold: hold({ reason: "gpu_minutes", until: sixOClock }), waiting: 1 }),
+      "Your GPU time is used up until 6:00 PM · 1 job waiting",
+    ],
+    [
       "another program",
       queue({ hold: hold({ reason: "other_program" }) }),
       "Another program is using the graphics card",

@@ -1,5 +1,5 @@
 /** What the overlay tells of the queue, as pure functions. */
-import type { FinishedJob, OwnQueue, QueueHold, QueuePlace } from "../api/types";
+import type { FinishedJob, OwnHold, OwnQueue, QueuePlace } from "../api/types";
 import { moment, roughly } from "../i18n/moment";
 import type { OverlayTexts } from "./texts";
 
@@ -62,11 +62,13 @@ export function lastText(queue: OwnQueue | null, texts: OverlayTexts, language: 
     .replace("{time}", roughly(queue.last.wait_seconds, language));
 }
 
-export function holdText(hold: QueueHold, texts: OverlayTexts, language: string, now: number): string {
+export function holdText(hold: OwnHold, texts: OverlayTexts, language: string, now: number): string {
   const until = hold.until === null ? null : moment(hold.until, now, language);
   if (hold.reason === "other_program") return texts.other_program;
   if (hold.reason === "quiet_hours")
     return until === null ? texts.quiet_hours : texts.quiet_hours_until.replace("{time}", until);
+  if (hold.reason === "gpu_minutes")
+    return until === null ? texts.gpu_minutes : texts.gpu_minutes_until.replace("{time}", until);
   if (until !== null) return texts.paused_until.replace("{time}", until);
   return hold.until_idle ? texts.paused_idle : texts.paused;
 }
@@ -109,11 +111,14 @@ function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null;
 }
 
-function isHold(value: unknown): value is QueueHold {
+function isHold(value: unknown): value is OwnHold {
   if (!isRecord(value)) return false;
   const { reason, until } = value;
   return (
-    (reason === "owner" || reason === "quiet_hours" || reason === "other_program") &&
+    (reason === "owner" ||
+      reason === "quiet_hours" ||
+      reason === "other_program" ||
+      reason === "gpu_minutes") &&
     (until === null || (typeof until === "string" && !Number.isNaN(Date.parse(until))))
   );
 }

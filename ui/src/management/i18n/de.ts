@@ -146,7 +146,7 @@ export const de: Record<keyof typeof en, string> = {
   "queue.state.pausing": "Ihre GPU: nach dem laufenden Auftrag angehalten",
   "queue.state.pausing_text": "Ein Auftrag wird noch fertig; kein weiterer beginnt.",
   "queue.state.owner": "Ihre GPU: von Ihnen angehalten, sie gehört ganz Ihnen",
-  "queue.state.quiet_hours": "Ihre GPU: Ruhezeit, keine Aufträge laufen",
+  "queue.state.quiet_hours": "Ihre GPU: Ruhezeit, nur Ihre eigenen Aufträge laufen",
   "queue.state.other_program": "Ihre GPU: einem anderen Programm überlassen",
   "queue.state.kept": "Aufträge, die ihren Platz behalten und warten: {count}.",
   "queue.counts": "Laufend: {running} · wartend: {waiting}",
@@ -676,10 +676,10 @@ export const de: Record<keyof typeof en, string> = {
     "Ein Auftrag, der länger läuft, wird beendet. 0 heißt beliebig lange.",
   "config.title.queue.quiet_hours": "Ruhezeiten",
   "config.meaning.queue.quiet_hours":
-    "Dann beginnt kein Auftrag. Zum Beispiel 22:00-07:00 oder Mon-Fri 09:00-17:00.",
+    "Dann beginnen nur Aufträge des Besitzers. Zum Beispiel 22:00-07:00 oder Mon-Fri 09:00-17:00.",
   "config.title.queue.yield_to_programs": "Anderen Programmen den Vortritt lassen",
   "config.meaning.queue.yield_to_programs":
-    "Kein Auftrag beginnt, solange ein Spiel oder anderes Programm die Grafikkarte benutzt.",
+    "Nur Aufträge des Besitzers beginnen, solange ein Spiel oder anderes Programm die Grafikkarte benutzt.",
   "config.title.queue.notify_hosts": "Eigene Server für Benachrichtigungen",
   "config.meaning.queue.notify_hosts":
     "Namen in Ihrem Netzwerk, an die man sich Benachrichtigungen schicken lassen darf. Öffentliche Adressen gehen immer.",

@@ -139,7 +139,7 @@ export const en = {
   "queue.state.pausing": "Your GPU: paused by you after the running job",
   "queue.state.pausing_text": "A job is still being finished; no other begins.",
   "queue.state.owner": "Your GPU: paused by you, it is all yours",
-  "queue.state.quiet_hours": "Your GPU: quiet hours, nobody's jobs run",
+  "queue.state.quiet_hours": "Your GPU: quiet hours, only your own jobs run",
   "queue.state.other_program": "Your GPU: left to another program",
   "queue.state.kept": "Jobs that keep their place and wait: {count}.",
   "queue.counts": "Running: {running} · waiting: {waiting}",
@@ -654,10 +654,11 @@ export const en = {
   "config.title.queue.longest_job_minutes_admins": "Longest job in minutes, for administrators",
   "config.meaning.queue.longest_job_minutes_admins": "A job that runs longer is stopped. 0 means any length.",
   "config.title.queue.quiet_hours": "Quiet hours",
-  "config.meaning.queue.quiet_hours": "No job begins then. For example 22:00-07:00 or Mon-Fri 09:00-17:00.",
+  "config.meaning.queue.quiet_hours":
+    "Only the owner's jobs begin then. For example 22:00-07:00 or Mon-Fri 09:00-17:00.",
   "config.title.queue.yield_to_programs": "Give way to other programs",
   "config.meaning.queue.yield_to_programs":
-    "No job begins while a game or another program uses the graphics card.",
+    "Only the owner's jobs begin while a game or another program uses the graphics card.",
   "config.title.queue.notify_hosts": "Own servers for notifications",
   "config.meaning.queue.notify_hosts":
     "Names in your network to which people may have notifications sent. Public addresses are always possible.",

@@ -1,0 +1,414 @@
+//! The body of `POST /prompt`, the one request whose contents the gateway looks at. It is checked,
+//! not rewritten: what passes reaches ComfyUI byte for byte, and is of a kind that its parser and
+//! ours cannot read differently (UTF-8, no duplicate keys, finite numbers, bounded depth).
+//!
+//! - [`Prompt`] is what passes, [`NodePolicy`] and [`Catalogue`] judge its nodes;
+//! - [`Submission`] is a request in its parts, to be put together again for the engine.
+
+mod catalogue;
+mod policy;
+mod submission;
+
+pub(crate) use catalogue::{Accepted, Catalogue};
+pub(crate) use policy::NodePolicy;
+pub(super) use submission::{Secrets, body};
+pub(crate) use submission::{Submission, is_truthy, number_text};
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Number, json};
+use std::collections::HashSet;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+/// Largest prompt, bytes. Graphs are tens of kilobytes; some carry small pictures.
+pub(crate) const MAX_PROMPT: usize = 16 * 1024 * 1024;
+
+/// Inputs of core loaders that name what takes the GPU's memory.
+const MODEL_INPUTS: [&str; 7] = [
+    "ckpt_name",
+    "clip_name",
+    "clip_name1",
+    "lora_name",
+    "model_name",
+    "unet_name",
+    "vae_name",
+];
+
+/// Why a prompt is refused, with the place in it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PromptFault {
+    /// Not JSON as everybody reads it.
+    #[error("the prompt is not valid JSON: {0}")]
+    Json(String),
+    /// A member has the wrong type.
+    #[error("{member} must be {expected}")]
+    Type {
+        /// Its name, with dots.
+        member: String,
+        /// In words.
+        expected: &'static str,
+    },
+}
+
+impl PromptFault {
+    /// In the form of ComfyUI's own refusals.
+    pub(crate) fn body(&self) -> serde_json::Value {
+        refusal("invalid_prompt", "Invalid prompt", &self.to_string())
+    }
+}
+
+/// A refusal in ComfyUI's form.
+fn refusal(kind: &str, message: &str, details: &str) -> serde_json::Value {
+    json!({
+        "error": { "type": kind, "message": message, "details": details, "extra_info": {} },
+        "node_errors": {},
+    })
+}
+
+/// A JSON value as it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Json {
+    Null,
+    Boolean(bool),
+    Number(Number),
+    Text(String),
+    List(Vec<Self>),
+    Object(Vec<(String, Self)>),
+}
+
+impl Json {
+    fn get(&self, name: &str) -> Option<&Self> {
+        match self {
+            Self::Object(members) => members
+                .iter()
+                .find(|(other, _)| other == name)
+                .map(|(_, value)| value),
+            _ => None,
+        }
+    }
+
+    /// As it is written into an answer.
+    fn to_value(&self) -> serde_json::Value {
+        match self {
+            Self::Null => serde_json::Value::Null,
+            Self::Boolean(value) => serde_json::Value::Bool(*value),
+            Self::Number(number) => serde_json::Value::Number(number.clone()),
+            Self::Text(text) => serde_json::Value::String(text.clone()),
+            Self::List(items) => items.iter().map(Self::to_value).collect(),
+            Self::Object(members) => members
+                .iter()
+                .map(|(name, value)| (name.clone(), value.to_value()))
+                .collect(),
+        }
+    }
+}
+
+/// One node of the graph.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) id: String,
+    pub(crate) class_type: String,
+    pub(crate) inputs: Vec<(String, Json)>,
+    /// ComfyUI cannot check a node without any.
+    pub(crate) has_inputs: bool,
+    /// What the user calls it: `_meta.title`, if there is one.
+    pub(crate) title: Option<Json>,
+}
+
+/// A prompt that ComfyUI can read without harm.
+#[derive(Debug)]
+pub(crate) struct Prompt {
+    pub(crate) nodes: Vec<Node>,
+    /// Whether there is a graph at all, if only an empty one.
+    pub(crate) has_graph: bool,
+}
+
+impl Prompt {
+    /// Reads the body of a `POST /prompt`.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, PromptFault> {
+        let body: Json =
+            serde_json::from_slice(body).map_err(|error| PromptFault::Json(error.to_string()))?;
+        if !matches!(body, Json::Object(_)) {
+            return Err(wrong("the body", "an object"));
+        }
+        check_text_or_none(&body, "client_id")?;
+        check_text_or_none(&body, "prompt_id")?;
+        match body.get("number") {
+            None | Some(Json::Number(_)) => {}
+            Some(_) => return Err(wrong("number", "a number")),
+        }
+        match body.get("extra_data") {
+            None => {}
+            Some(extra @ Json::Object(_)) => check_extra_data(extra)?,
+            Some(_) => return Err(wrong("extra_data", "an object")),
+        }
+        match body.get("partial_execution_targets") {
+            None | Some(Json::Null | Json::List(_)) => {}
+            Some(_) => return Err(wrong("partial_execution_targets", "a list")),
+        }
+        // ComfyUI says itself that a prompt is missing.
+        let nodes = match body.get("prompt") {
+            None => Vec::new(),
+            Some(Json::Object(nodes)) => nodes
+                .iter()
+                .map(|(id, node)| read_node(id, node))
+                .collect::<Result<_, _>>()?,
+            Some(_) => return Err(wrong("prompt", "an object")),
+        };
+        Ok(Self {
+            nodes,
+            has_graph: body.get("prompt").is_some(),
+        })
+    }
+
+    /// Stands for the models that the prompt loads: equal for prompts that load the same. `None`:
+    /// it loads none that is known.
+    pub(crate) fn model(&self) -> Option<u64> {
+        let mut names: Vec<(&str, &str, &str)> = Vec::new();
+        for node in &self.nodes {
+            for (input, value) in &node.inputs {
+                if let Json::Text(value) = value
+                    && MODEL_INPUTS.contains(&input.as_str())
+                {
+                    names.push((&node.class_type, input, value));
+                }
+            }
+        }
+        if names.is_empty() {
+            return None;
+        }
+        names.sort_unstable();
+        let mut hasher = std::hash::DefaultHasher::new();
+        names.hash(&mut hasher);
+        Some(hasher.finish())
+    }
+}
+
+fn wrong(member: impl Into<String>, expected: &'static str) -> PromptFault {
+    PromptFault::Type {
+        member: member.into(),
+        expected,
+    }
+}
+
+fn check_text_or_none(object: &Json, name: &str) -> Result<(), PromptFault> {
+    match object.get(name) {
+        None | Some(Json::Null | Json::Text(_)) => Ok(()),
+        Some(_) => Err(wrong(name, "text")),
+    }
+}
+
+/// Anything but objects here ends ComfyUI's job list or the whole process (D1, D4).
+fn check_extra_data(extra: &Json) -> Result<(), PromptFault> {
+    check_text_or_none(extra, "client_id").map_err(|_| wrong("extra_data.client_id", "text"))?;
+    let information = match extra.get("extra_pnginfo") {
+        None => return Ok(()),
+        Some(information @ Json::Object(_)) => information,
+        Some(_) => return Err(wrong("extra_data.extra_pnginfo", "an object")),
+    };
+    match information.get("workflow") {
+        None | Some(Json::Object(_)) => Ok(()),
+        Some(_) => Err(wrong("extra_data.extra_pnginfo.workflow", "an object")),
+    }
+}
+
+fn read_node(id: &str, node: &Json) -> Result<Node, PromptFault> {
+    let Json::Object(_) = node else {
+        return Err(wrong(format!("prompt.{id}"), "an object"));
+    };
+    let class_type = match node.get("class_type") {
+        // ComfyUI says itself that it is missing.
+        None => String::new(),
+        Some(Json::Text(class_type)) => class_type.clone(),
+        Some(_) => return Err(wrong(format!("prompt.{id}.class_type"), "text")),
+    };
+    let inputs = match node.get("inputs") {
+        None => Vec::new(),
+        Some(Json::Object(inputs)) => inputs.clone(),
+        Some(_) => return Err(wrong(format!("prompt.{id}.inputs"), "an object")),
+    };
+    Ok(Node {
+        id: id.to_owned(),
+        class_type,
+        inputs,
+        has_inputs: node.get("inputs").is_some(),
+        title: node
+            .get("_meta")
+            .and_then(|meta| meta.get("title"))
+            .cloned(),
+    })
+}
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<Source: Deserializer<'de>>(source: Source) -> Result<Self, Source::Error> {
+        source.deserialize_any(JsonVisitor)
+    }
+}
+
+struct JsonVisitor;
+
+impl<'de> Visitor<'de> for JsonVisitor {
+    type Value = Json;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON value")
+    }
+
+    fn visit_unit<Fault>(self) -> Result<Json, Fault> {
+        Ok(Json::Null)
+    }
+
+    fn visit_bool<Fault>(self, value: bool) -> Result<Json, Fault> {
+        Ok(Json::Boolean(value))
+    }
+
+    fn visit_i64<Fault>(self, value: i64) -> Result<Json, Fault> {
+        Ok(Json::Number(value.into()))
+    }
+
+    fn visit_u64<Fault>(self, value: u64) -> Result<Json, Fault> {
+        Ok(Json::Number(value.into()))
+    }
+
+    fn visit_f64<Fault: serde::de::Error>(self, value: f64) -> Result<Json, Fault> {
+        let number = Number::from_f64(value);
+        Ok(Json::Number(number.ok_or_else(|| {
+            Fault::custom("a number that is not finite")
+        })?))
+    }
+
+    fn visit_str<Fault>(self, value: &str) -> Result<Json, Fault> {
+        Ok(Json::Text(value.to_owned()))
+    }
+
+    fn visit_string<Fault>(self, value: String) -> Result<Json, Fault> {
+        Ok(Json::Text(value))
+    }
+
+    fn visit_seq<Items: SeqAccess<'de>>(self, mut items: Items) -> Result<Json, Items::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Json::List(list))
+    }
+
+    fn visit_map<Members: MapAccess<'de>>(
+        self,
+        mut members: Members,
+    ) -> Result<Json, Members::Error> {
+        let mut object: Vec<(String, Json)> = Vec::new();
+        let mut names = HashSet::new();
+        while let Some((name, value)) = members.next_entry::<String, Json>()? {
+            if !names.insert(name.clone()) {
+                return Err(Members::Error::custom(format_args!(
+                    "the key \"{name}\" stands twice in one object"
+                )));
+            }
+            object.push((name, value));
+        }
+        Ok(Json::Object(object))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn fault(body: &str) -> String {
+        Prompt::parse(body.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_usual_prompt() {
+        let body = r#"{"client_id":"c","prompt":{"1":{"class_type":"A","inputs":{"seed":18446744073709551615,"x":["2",0]},"_meta":{"title":"t"}}},
+            "extra_data":{"extra_pnginfo":{"workflow":{"nodes":[]}}},"number":-1.5,"prompt_id":"p"}"#;
+        let prompt = Prompt::parse(body.as_bytes()).unwrap();
+        assert_eq!(prompt.nodes.len(), 1);
+        assert_eq!(prompt.nodes[0].class_type, "A");
+        for body in [
+            "{}",
+            r#"{"prompt":{}}"#,
+            r#"{"prompt":{"1":{}},"client_id":null,"prompt_id":null}"#,
+        ] {
+            assert!(Prompt::parse(body.as_bytes()).is_ok(), "{body}");
+        }
+    }
+
+    #[test]
+    fn d1_to_d6_what_ends_or_poisons_comfyui() {
+        let deep = format!(
+            "{{\"prompt\":{{\"1\":{{\"inputs\":{{\"x\":{}0{}}}}}}}}}",
+            "[".repeat(900),
+            "]".repeat(900)
+        );
+        let table = [
+            (r#"{"client_id":["a"]}"#, "client_id must be text"),
+            (r#"{"client_id":{"a":1}}"#, "client_id must be text"),
+            (
+                r#"{"extra_data":{"client_id":[1]}}"#,
+                "extra_data.client_id must be text",
+            ),
+            (r#"{"extra_data":[]}"#, "extra_data must be an object"),
+            (
+                r#"{"extra_data":{"extra_pnginfo":null}}"#,
+                "extra_data.extra_pnginfo must be an object",
+            ),
+            (
+                r#"{"extra_data":{"extra_pnginfo":{"workflow":[]}}}"#,
+                "workflow must be an object",
+            ),
+            (r#"{"prompt_id":{"a":1}}"#, "prompt_id must be text"),
+            (r#"{"number":"nan"}"#, "number must be a number"),
+            (r#"{"number":NaN}"#, "not valid JSON"),
+            (
+                r#"{"prompt":{"1":{"inputs":{"x":Infinity}}}}"#,
+                "not valid JSON",
+            ),
+            (r#"{"prompt":{"1":{"inputs":{"x":1e999}}}}"#, "out of range"),
+            (
+                r#"{"prompt":{"1":{"inputs":{"x":"\ud800"}}}}"#,
+                "not valid JSON",
+            ),
+            (r#"{"prompt":[]}"#, "prompt must be an object"),
+            (r#"{"prompt":{"1":[]}}"#, "prompt.1 must be an object"),
+            (
+                r#"{"prompt":{"1":{"class_type":["A"]}}}"#,
+                "prompt.1.class_type must be text",
+            ),
+            (
+                r#"{"prompt":{"1":{"inputs":[]}}}"#,
+                "prompt.1.inputs must be an object",
+            ),
+            (
+                r#"{"client_id":"a","client\u005fid":["b"]}"#,
+                "stands twice",
+            ),
+            ("[]", "the body must be an object"),
+            ("", "not valid JSON"),
+        ];
+        for (body, expected) in table {
+            let said = fault(body);
+            assert!(said.contains(expected), "{body}: {said}");
+        }
+        assert!(fault(&deep).contains("recursion limit"));
+        let long = format!("{{\"number\":{}}}", "9".repeat(400));
+        assert!(fault(&long).contains("out of range"));
+        assert!(Prompt::parse(b"\xff\xfe{\x00}\x00").is_err(), "not UTF-8");
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_panics(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Prompt::parse(&body);
+        }
+
+        #[test]
+        fn what_serde_json_writes_is_read(text in "\\PC{0,20}", number: i32) {
+            let body = json!({"prompt": {"1": {"class_type": text, "inputs": {"n": number}}}}).to_string();
+            let prompt = Prompt::parse(body.as_bytes()).unwrap();
+            prop_assert_eq!(&prompt.nodes[0].class_type, &text);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! `/queue`, `/interrupt` and the cancelling of jobs: what waits and runs.
+
+use super::{empty, is_set, json_answer, named_ids, raw_answer, read_any, read_object};
+use crate::jobs::{Intent, JobId, is_truthy};
+use crate::proxy::{Failure, Way};
+use crate::store::JobState;
+use axum::Json;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+pub(super) async fn show(way: &Way<'_>) -> Result<Response, Failure> {
+    let user = &way.signed_in.account.id;
+    let reader = &way.app.jobs.reader;
+    let running = reader.queue_items(user.clone(), JobState::Running).await?;
+    let waiting = reader.queue_items(user.clone(), JobState::Waiting).await?;
+    Ok(raw_answer(format!(
+        "{{\"queue_running\":[{}],\"queue_pending\":[{}]}}",
+        running.join(","),
+        waiting.join(",")
+    )))
+}
+
+pub(super) async fn change(way: &Way<'_>, request: Request) -> Result<Response, Failure> {
+    let wish = read_object(request).await?;
+    let user = &way.signed_in.account.id;
+    let ids = if is_set(&wish, "clear") {
+        way.app.jobs.own_waiting(user)
+    } else {
+        named_ids(&wish, "delete")
+    };
+    withdraw(way, &ids).await?;
+    Ok(empty())
+}
+
+/// Takes own waiting jobs out of the line for good; tells whether there were any.
+async fn withdraw(way: &Way<'_>, ids: &[JobId]) -> Result<bool, Failure> {
+    let gone = way.app.jobs.withdraw(ids, Some(&way.signed_in.account.id));
+    if gone.is_empty() {
+        return Ok(false);
+    }
+    let ids = gone.into_iter().map(|entry| entry.id).collect();
+    way.app.store.remove_jobs(ids).await?;
+    Ok(true)
+}
+
+/// The own job that is named, or whatever of one's own runs (defect C5: never anybody else's).
+pub(super) async fn interrupt(way: &Way<'_>, request: Request) -> Result<Response, Failure> {
+    let wish = read_any(request).await?;
+    let user = &way.signed_in.account.id;
+    let named = wish.get("prompt_id").filter(|id| is_truthy(id));
+    match named {
+        Some(id) => {
+            if let Some(id) = id.as_str().and_then(JobId::parse) {
+                way.app.jobs.interrupt(id, Some(user), Intent::Cancel);
+            }
+        }
+        None => {
+            for job in way.app.jobs.running() {
+                way.app
+                    .jobs
+                    .interrupt(job.entry.id, Some(user), Intent::Cancel);
+            }
+        }
+    }
+    Ok(empty())
+}
+
+/// Own jobs, whether they wait or run.
+pub(super) async fn cancel(way: &Way<'_>, ids: &[JobId]) -> Result<Response, Failure> {
+    let user = &way.signed_in.account.id;
+    let mut is_cancelled = withdraw(way, ids).await?;
+    for id in ids {
+        is_cancelled |= way.app.jobs.interrupt(*id, Some(user), Intent::Cancel);
+    }
+    Ok(json_answer(&json!({ "cancelled": is_cancelled })))
+}
+
+pub(super) async fn cancel_many(way: &Way<'_>, request: Request) -> Result<Response, Failure> {
+    let wish = read_object(request).await?;
+    let (mut ids, mut invalid) = (Vec::new(), Vec::new());
+    let named = wish.get("job_ids").and_then(Value::as_array);
+    for name in named.into_iter().flatten() {
+        match name.as_str().and_then(JobId::parse) {
+            Some(id) => ids.push(id),
+            None => invalid.push(
+                name.as_str()
+                    .map_or_else(|| name.to_string(), str::to_owned),
+            ),
+        }
+    }
+    if !invalid.is_empty() {
+        let body = json!({ "error": "Some job ids are not valid.", "invalid_ids": invalid });
+        return Ok((StatusCode::BAD_REQUEST, Json(body)).into_response());
+    }
+    cancel(way, &ids).await
+}

@@ -1,0 +1,246 @@
+//! What happens to jobs.
+
+use super::{FinishedJob, JobTexts, NewJob};
+use crate::accounts::UserId;
+use crate::jobs::{JobId, Urgency};
+use crate::store::{Store, StoreError, usage};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+impl Store {
+    /// Writes a job down; it outlives a power cut when this returns.
+    pub(crate) async fn add_job(&self, job: NewJob) -> Result<(), StoreError> {
+        self.call(move |connection| insert(connection, &job)).await
+    }
+
+    /// Writes a job down that is on its way to the engine at this moment; it outlives the end of
+    /// this process when this returns, and a power cut with the next write.
+    pub(crate) async fn add_running_job(&self, job: NewJob) -> Result<(), StoreError> {
+        self.call(move |connection| {
+            connection.pragma_update(None, "synchronous", "NORMAL")?;
+            let written = insert(connection, &job);
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            written
+        })
+        .await
+    }
+
+    /// Whether an id was ever used, by anybody.
+    pub(crate) async fn knows_job(&self, id: JobId) -> Result<bool, StoreError> {
+        self.call(move |connection| {
+            connection
+                .query_row("SELECT 1 FROM jobs WHERE id = ?1", [id], |_| Ok(()))
+                .optional()
+                .map(|found| found.is_some())
+        })
+        .await
+    }
+
+    /// A job goes to an engine; returns its contents, or `None` if it is gone.
+    pub(crate) async fn hand_job(
+        &self,
+        id: JobId,
+        at: i64,
+    ) -> Result<Option<JobTexts>, StoreError> {
+        self.call(move |connection| {
+            let transaction = connection.transaction()?;
+            transaction.execute(
+                "UPDATE jobs SET state = 'running', attempts = attempts + 1, handed_at = ?2 WHERE id = ?1",
+                params![id, at],
+            )?;
+            let texts = transaction
+                .query_row(
+                    "SELECT prompt, extra, rest, execute FROM job_texts WHERE id = ?1",
+                    [id],
+                    texts,
+                )
+                .optional()?;
+            transaction.commit()?;
+            Ok(texts)
+        })
+        .await
+    }
+
+    /// A job waits again; `is_counted`: this attempt counts among those after which it is given up.
+    pub(crate) async fn put_job_back(&self, id: JobId, is_counted: bool) -> Result<(), StoreError> {
+        self.call(move |connection| {
+            connection
+                .execute(
+                    "UPDATE jobs SET state = 'waiting', attempts = max(0, attempts - ?2), handed_at = NULL
+                     WHERE id = ?1 AND state = 'running'",
+                    params![id, i64::from(!is_counted)],
+                )
+                .map(|_| ())
+        })
+        .await
+    }
+
+    /// A job has ended: its result and what it used, in one step.
+    pub(crate) async fn finish_job(&self, job: FinishedJob, day: String) -> Result<(), StoreError> {
+        self.call(move |connection| {
+            let transaction = connection.transaction()?;
+            let outcome = &job.outcome;
+            let changed = transaction.execute(
+                "UPDATE jobs SET state = ?2, handed_at = ?3, started_at = ?4, ended_at = ?5, gpu_ms = ?6,
+                    reason = ?7, summary = ?8 WHERE id = ?1 AND state IN ('waiting', 'running')",
+                params![
+                    job.id,
+                    outcome.state,
+                    job.handed_at,
+                    outcome.started_at,
+                    job.ended_at,
+                    job.gpu_ms,
+                    outcome.reason,
+                    outcome.summary
+                ],
+            )?;
+            if changed == 1 {
+                transaction.execute(
+                    "UPDATE job_texts SET execute = coalesce(?2, execute), outputs = ?3, status = ?4, meta = ?5
+                     WHERE id = ?1",
+                    params![job.id, outcome.execute, outcome.outputs, outcome.status, outcome.meta],
+                )?;
+                usage::count(&transaction, &day, &job)?;
+            }
+            transaction.commit()
+        })
+        .await
+    }
+
+    /// Forgets jobs.
+    pub(crate) async fn remove_jobs(&self, ids: Vec<JobId>) -> Result<(), StoreError> {
+        self.call(move |connection| {
+            let transaction = connection.transaction()?;
+            for id in ids {
+                transaction.execute("DELETE FROM jobs WHERE id = ?1", [id])?;
+            }
+            transaction.commit()
+        })
+        .await
+    }
+
+    /// Forgets finished jobs of a user: those named, or all.
+    pub(crate) async fn forget_finished_jobs(
+        &self,
+        user: UserId,
+        ids: Option<Vec<JobId>>,
+    ) -> Result<(), StoreError> {
+        self.call(move |connection| {
+            let transaction = connection.transaction()?;
+            match ids {
+                None => {
+                    transaction.execute(
+                        "DELETE FROM jobs WHERE user_id = ?1 AND state NOT IN ('waiting', 'running')",
+                        [user.as_str()],
+                    )?;
+                }
+                Some(ids) => {
+                    for id in ids {
+                        transaction.execute(
+                            "DELETE FROM jobs WHERE id = ?1 AND user_id = ?2
+                             AND state NOT IN ('waiting', 'running')",
+                            params![id, user.as_str()],
+                        )?;
+                    }
+                }
+            }
+            transaction.commit()
+        })
+        .await
+    }
+
+    /// Forgets everything of users that are not among these, and finished jobs from before a time;
+    /// of each user at most `keep` finished ones stay.
+    pub(crate) async fn tidy_jobs(
+        &self,
+        users: Vec<String>,
+        before: i64,
+        keep: i64,
+    ) -> Result<(), StoreError> {
+        self.call(move |connection| {
+            let transaction = connection.transaction()?;
+            let known = serde_json::to_string(&users).unwrap_or_else(|_| "[]".to_owned());
+            transaction.execute(
+                "DELETE FROM jobs WHERE user_id NOT IN (SELECT value FROM json_each(?1))
+                    AND state NOT IN ('waiting', 'running')",
+                [&known],
+            )?;
+            transaction.execute(
+                "DELETE FROM notification_targets WHERE user_id NOT IN (SELECT value FROM json_each(?1))",
+                [&known],
+            )?;
+            transaction.execute(
+                "DELETE FROM jobs WHERE ended_at < ?1 AND state NOT IN ('waiting', 'running')",
+                [before],
+            )?;
+            transaction.execute(
+                "DELETE FROM jobs WHERE id IN (SELECT id FROM (
+                    SELECT id, row_number() OVER (PARTITION BY user_id ORDER BY seq DESC) AS place
+                    FROM jobs WHERE state NOT IN ('waiting', 'running')) WHERE place > ?1)",
+                [keep],
+            )?;
+            transaction.commit()
+        })
+        .await
+    }
+
+    /// An admin moved a job.
+    pub(crate) async fn set_job_urgency(
+        &self,
+        id: JobId,
+        urgency: Urgency,
+    ) -> Result<(), StoreError> {
+        self.call(move |connection| {
+            connection
+                .execute(
+                    "UPDATE jobs SET urgency = ?2 WHERE id = ?1",
+                    params![id, urgency],
+                )
+                .map(|_| ())
+        })
+        .await
+    }
+}
+
+fn insert(connection: &mut Connection, job: &NewJob) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    let NewJob { row, texts } = job;
+    {
+        let mut statement = transaction.prepare_cached(
+            "INSERT INTO jobs (id, user_id, seq, number, urgency, state, attempts, created_at, client_id, workflow_id, model)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        )?;
+        statement.execute(params![
+            row.id,
+            row.user.as_str(),
+            row.seq,
+            row.number,
+            row.urgency,
+            row.state,
+            row.attempts,
+            row.created_at,
+            row.client_id,
+            row.workflow_id,
+            row.model.map(u64::cast_signed),
+        ])?;
+        let mut statement = transaction.prepare_cached(
+            "INSERT INTO job_texts (id, prompt, extra, rest, execute) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?;
+        statement.execute(params![
+            row.id,
+            texts.prompt,
+            texts.extra,
+            texts.rest,
+            texts.execute
+        ])?;
+    }
+    transaction.commit()
+}
+
+fn texts(row: &Row<'_>) -> rusqlite::Result<JobTexts> {
+    Ok(JobTexts {
+        prompt: row.get(0)?,
+        extra: row.get(1)?,
+        rest: row.get(2)?,
+        execute: row.get(3)?,
+    })
+}
