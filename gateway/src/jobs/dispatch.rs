@@ -129,13 +129,13 @@ pub(super) fn slots(app: &App) -> usize {
 
 /// Whether the GPU of an engine has all the jobs it may have, `busy` being the engines with jobs.
 pub(crate) fn is_full(app: &App, engine: &EngineId, busy: &[EngineId]) -> bool {
-    let Some(device) = app.engines.device_of(engine) else {
-        return false;
-    };
     let each = usize::try_from(app.config.current().gpu_slots).unwrap_or(1);
-    let same = busy
-        .iter()
-        .filter(|other| app.engines.device_of(other).as_ref() == Some(&device));
+    let own = app.engines.device_of(engine);
+    let same = busy.iter().filter(|other| {
+        let others = app.engines.device_of(other);
+        // One that is bound to none, such as from before the setting, may be on any.
+        own.is_none() || others.is_none() || own == others
+    });
     same.count() >= each
 }
 

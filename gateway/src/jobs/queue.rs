@@ -487,10 +487,14 @@ impl Queue {
     /// A job that was to run does not: the engine refused it, or it could not be written down.
     pub(crate) fn refused(&self, id: JobId) {
         let mut line = self.line.lock();
-        if let Some(running) = line.running.remove(&id) {
+        let gone = line.running.remove(&id);
+        if let Some(running) = &gone {
             line.fair.ended(&running.entry.user, running.expected_ms, 0);
         }
         drop(line);
+        if let Some(running) = gone {
+            self.tell_count(&running.entry.user);
+        }
         self.wake.notify_one();
     }
 
