@@ -14,12 +14,12 @@ impl Conditions for App {
     }
 
     fn is_full(&self, engine: &EngineId, busy: &[EngineId]) -> bool {
-        let Some(device) = self.engines.device_of(engine) else {
-            return false;
-        };
-        let same = busy
-            .iter()
-            .filter(|other| self.engines.device_of(other).as_ref() == Some(&device));
+        let own = self.engines.device_of(engine);
+        let same = busy.iter().filter(|other| {
+            let others = self.engines.device_of(other);
+            // One that is bound to none, such as from before the setting, may be on any.
+            own.is_none() || others.is_none() || own == others
+        });
         same.count() >= slots_of_a_gpu(self)
     }
 

@@ -223,10 +223,10 @@ impl Line {
     }
 
     /// See [`super::Queue::refused`].
-    pub(super) fn refused(&mut self, id: JobId) {
-        if let Some(running) = self.running.remove(&id) {
-            self.fair.ended(&running.entry.user, running.expected_ms, 0);
-        }
+    pub(super) fn refused(&mut self, id: JobId) -> Option<UserId> {
+        let running = self.running.remove(&id)?;
+        self.fair.ended(&running.entry.user, running.expected_ms, 0);
+        Some(running.entry.user)
     }
 
     /// See [`super::Queue::put_back`].

@@ -159,7 +159,10 @@ impl Queue {
 
     /// A job that was to run does not: the engine refused it, or it could not be written down.
     pub(crate) fn refused(&self, id: JobId) {
-        self.line.lock().refused(id);
+        let user = self.line.lock().refused(id);
+        if let Some(user) = user {
+            self.tell_count(&user);
+        }
         self.wake.notify_one();
     }
 
