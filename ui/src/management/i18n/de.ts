@@ -187,6 +187,7 @@ export const de: Record<keyof typeof en, string> = {
   "queue.running_for": "läuft seit {time}",
   "queue.waiting_for": "wartet seit {time}",
   "queue.about": "in etwa {time}",
+  "queue.soon": "in weniger als einer Minute",
   "queue.actions": "Aktionen für den Auftrag von {name}",
   "queue.first": "Ganz nach vorn",
   "queue.last": "Ganz nach hinten",

@@ -180,6 +180,7 @@ export const en = {
   "queue.running_for": "running for {time}",
   "queue.waiting_for": "waiting for {time}",
   "queue.about": "in about {time}",
+  "queue.soon": "in less than a minute",
   "queue.actions": "Actions for the job of {name}",
   "queue.first": "Move to the front",
   "queue.last": "Move to the end",

@@ -176,6 +176,7 @@ export const zh: Record<keyof typeof en, string> = {
   "queue.running_for": "已运行 {time}",
   "queue.waiting_for": "已等待 {time}",
   "queue.about": "约 {time}后",
+  "queue.soon": "不到一分钟后",
   "queue.actions": "{name} 的任务的操作",
   "queue.first": "移到最前",
   "queue.last": "移到最后",
