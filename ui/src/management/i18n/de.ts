@@ -113,6 +113,7 @@ export const de: Record<keyof typeof en, string> = {
   "online.title": "Angemeldet",
   "online.none": "Niemand ist angemeldet",
   "online.more": "und {count} weitere",
+  "online.unused": "noch nicht aktiv",
 
   "load.title": "Auslastung",
   "load.lead": "Die letzten fünf Minuten",
@@ -133,6 +134,7 @@ export const de: Record<keyof typeof en, string> = {
   "engines.memory": "{amount} Speicher",
   "engines.gpu_memory": "{amount} Grafikspeicher",
   "engines.used": "benutzt {time}",
+  "engines.since": "läuft seit {time}",
   "engines.confined": "Geschützt",
   "engines.jobs": "{running} in Arbeit, {waiting} wartend",
   "engines.actions": "Aktionen für {name}",
@@ -694,6 +696,22 @@ export const de: Record<keyof typeof en, string> = {
   "config.meaning.sandbox_allow_read": "Zum Beispiel Modelle auf einem anderen Laufwerk.",
   "config.title.sandbox_allow_write": "Weitere Ordner, in die ComfyUI schreiben darf",
   "config.meaning.sandbox_allow_write": "Manche Erweiterungen bewahren Dateien in einem eigenen Ordner auf.",
+  "config.title.sandbox_allow_ports": "Ports, zu denen ComfyUI Verbindung aufnehmen darf",
+  "config.meaning.sandbox_allow_ports":
+    "Auf diesem Rechner und anderswo. 53, 80 und 443 sind die üblichen im Internet.",
+  "config.title.sandbox_custom_nodes_write": "Erweiterungen dürfen ihre eigenen Ordner ändern",
+  "config.meaning.sandbox_custom_nodes_write":
+    "Alle teilen sich diese Ordner; erlauben Sie es nur bei Erweiterungen, denen Sie vertrauen.",
+  "config.title.sandbox_max_file_gib": "Größte Datei (GiB)",
+  "config.meaning.sandbox_max_file_gib": "Die ComfyUI schreiben darf. 0 bedeutet: beliebig groß.",
+  "config.title.custom_node_routes": "Seiten und Adressen von Erweiterungen",
+  "config.meaning.custom_node_routes":
+    "Ob auch Benutzer, die keine Administratoren sind, verwenden dürfen, was Erweiterungen dem Server von ComfyUI hinzufügen.",
+  "config.choice.custom_node_routes.auto": "Wo ComfyUI in seinen Ordnern gehalten wird",
+  "config.choice.custom_node_routes.allow": "Immer",
+  "config.choice.custom_node_routes.deny": "Nie",
+  "config.title.allowed_routes": "Adressen von Erweiterungen, die immer erlaubt sind",
+  "config.meaning.allowed_routes": "Ihr Anfang, zum Beispiel /easyuse/.",
   "config.choice.sandbox.auto": "Wo das System es kann",
   "config.choice.sandbox.require": "Immer; sonst nicht starten",
   "config.choice.sandbox.off": "Nie",

@@ -106,6 +106,7 @@ export const en = {
   "online.title": "Signed in",
   "online.none": "Nobody is signed in",
   "online.more": "and {count} more",
+  "online.unused": "not active yet",
 
   "load.title": "Load",
   "load.lead": "The last five minutes",
@@ -126,6 +127,7 @@ export const en = {
   "engines.memory": "{amount} memory",
   "engines.gpu_memory": "{amount} graphics memory",
   "engines.used": "used {time}",
+  "engines.since": "running for {time}",
   "engines.confined": "Protected",
   "engines.jobs": "jobs: {running} running, {waiting} waiting",
   "engines.actions": "Actions for {name}",
@@ -672,6 +674,22 @@ export const en = {
   "config.meaning.sandbox_allow_read": "For example models on another disk.",
   "config.title.sandbox_allow_write": "Further folders that ComfyUI may write to",
   "config.meaning.sandbox_allow_write": "Some extensions keep files in a folder of their own.",
+  "config.title.sandbox_allow_ports": "Ports that ComfyUI may connect to",
+  "config.meaning.sandbox_allow_ports":
+    "On this computer and elsewhere. 53, 80 and 443 are the usual ones of the internet.",
+  "config.title.sandbox_custom_nodes_write": "Extensions may change their own folders",
+  "config.meaning.sandbox_custom_nodes_write":
+    "All people share these folders, so allow it only for extensions you trust.",
+  "config.title.sandbox_max_file_gib": "Largest file (GiB)",
+  "config.meaning.sandbox_max_file_gib": "That ComfyUI may write. 0 means any size.",
+  "config.title.custom_node_routes": "Pages and addresses of extensions",
+  "config.meaning.custom_node_routes":
+    "Whether people who are not administrators may use what extensions add to ComfyUI's server.",
+  "config.choice.custom_node_routes.auto": "Where ComfyUI is kept inside its own folders",
+  "config.choice.custom_node_routes.allow": "Always",
+  "config.choice.custom_node_routes.deny": "Never",
+  "config.title.allowed_routes": "Addresses of extensions that are always allowed",
+  "config.meaning.allowed_routes": "As they begin, for example /easyuse/.",
   "config.choice.sandbox.auto": "Where the system can",
   "config.choice.sandbox.require": "Always; else do not start",
   "config.choice.sandbox.off": "Never",
