@@ -18,6 +18,7 @@ mod notifications;
 mod preferences;
 mod signals;
 mod surroundings;
+mod texts;
 mod tray;
 mod view;
 mod window;
