@@ -7,7 +7,7 @@ use crate::desk::{self, Desk, Order};
 use crate::menu::Action;
 use crate::preferences::PreferenceFile;
 use crate::surroundings::{self, Surroundings};
-use crate::{autostart, presence, window};
+use crate::{autostart, presence, texts, window};
 use anyhow::Context as _;
 use sentinel_gateway::Gateway;
 use sentinel_gateway::files::DataDirectory;
@@ -149,7 +149,14 @@ fn start(
     });
     let presence = presence::follow(Arc::clone(&gateway));
     tasks.spawn(stopping.clone().run_until_cancelled_owned(presence));
-    let desk = Desk::new(app.clone(), gateway, preferences, data, surroundings);
+    let desk = Desk::new(
+        app.clone(),
+        gateway,
+        preferences,
+        data,
+        surroundings,
+        texts::of_system(),
+    );
     tasks.spawn(surroundings::follow(known, stopping.clone()));
     let signals = desk::listen_for_signals(orders.clone());
     tasks.spawn(stopping.clone().run_until_cancelled_owned(signals));
@@ -197,7 +204,7 @@ fn explain(app: &AppHandle, error: &anyhow::Error) {
     let handle = app.clone();
     app.dialog()
         .message(text)
-        .title("ComfyUI Sentinel could not be started")
+        .title(texts::of_system().no_start_title)
         .kind(MessageDialogKind::Error)
         .show(move |_| handle.exit(1));
 }

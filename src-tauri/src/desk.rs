@@ -4,6 +4,7 @@
 use crate::menu::{Action, menu};
 use crate::preferences::PreferenceFile;
 use crate::surroundings::Surroundings;
+use crate::texts::Texts;
 use crate::tray::Tray;
 use crate::view::{Life, View};
 use crate::{autostart, icon, notifications, signals, window};
@@ -54,6 +55,7 @@ pub(crate) struct Desk {
     preferences: Arc<PreferenceFile>,
     data: DataDirectory,
     surroundings: watch::Receiver<Surroundings>,
+    texts: &'static Texts,
     /// Filled on the main thread, where all work on it is done.
     tray: Arc<Mutex<Option<Tray>>>,
 }
@@ -65,6 +67,7 @@ impl Desk {
         preferences: Arc<PreferenceFile>,
         data: DataDirectory,
         surroundings: watch::Receiver<Surroundings>,
+        texts: &'static Texts,
     ) -> Self {
         Self {
             app,
@@ -72,6 +75,7 @@ impl Desk {
             preferences,
             data,
             surroundings,
+            texts,
             tray: Arc::default(),
         }
     }
@@ -186,7 +190,7 @@ impl Desk {
     fn refresh(&self, life: Life) {
         let view = self.view(life);
         let panel = self.surroundings.borrow().panel;
-        let (entries, sign) = (menu(&view), icon::sign(&view));
+        let (entries, sign) = (menu(&view, self.texts), icon::sign(&view));
         let (app, tray) = (self.app.clone(), Arc::clone(&self.tray));
         let directory = self.tray_directory();
         self.on_main_thread(move || {
@@ -207,7 +211,8 @@ impl Desk {
 
     fn tell(&self, event: &Event) {
         let wanted = self.preferences.current().notifications;
-        if let Some(told) = notifications::about(event, wanted, window::is_open(&self.app)) {
+        let is_open = window::is_open(&self.app);
+        if let Some(told) = notifications::about(event, wanted, is_open, self.texts) {
             told.show(&self.app);
         }
     }
@@ -218,7 +223,7 @@ impl Desk {
         if preferences.close_hint_shown {
             return;
         }
-        notifications::still_running().show(&self.app);
+        notifications::still_running(self.texts).show(&self.app);
         preferences.close_hint_shown = true;
         if let Err(error) = self.preferences.set(preferences) {
             tracing::warn!(%error, "the settings of the desktop app could not be written");

@@ -19,6 +19,7 @@ mod preferences;
 mod presence;
 mod signals;
 mod surroundings;
+mod texts;
 mod tray;
 mod view;
 mod window;

@@ -1,5 +1,6 @@
 //! The tray's menu as data: a function of what is shown, and nothing else.
 
+use crate::texts::{Texts, fill};
 use crate::view::{Life, View};
 use sentinel_gateway::supervisor::EngineState;
 
@@ -82,92 +83,91 @@ impl Action {
 }
 
 /// The menu for what is known now.
-pub(crate) fn menu(view: &View) -> Vec<Entry> {
+pub(crate) fn menu(view: &View, texts: &Texts) -> Vec<Entry> {
     if view.life == Life::Quitting {
         return vec![
-            Entry::Line("Stopping ComfyUI…".to_owned()),
-            item(Action::Quit, "Quit now", true),
+            Entry::Line(texts.quitting.to_owned()),
+            item(Action::Quit, texts.quit_now, true),
         ];
     }
     let is_ready = view.engine == EngineState::Ready;
     let is_down = matches!(view.engine, EngineState::Stopped | EngineState::Failed);
     vec![
-        Entry::Line(status_line(view)),
+        Entry::Line(status_line(view, texts)),
         Entry::Separator,
-        item(Action::OpenComfyUi, "Open ComfyUI", view.has_account),
-        item(Action::OpenWindow, "Open Sentinel", true),
+        item(Action::OpenComfyUi, texts.open_comfyui, view.has_account),
+        item(Action::OpenWindow, texts.open_window, true),
         Entry::Separator,
-        item(Action::Start, "Start ComfyUI", is_down),
+        item(Action::Start, texts.start, is_down),
         item(
             Action::Stop,
-            "Stop ComfyUI",
+            texts.stop,
             !is_down && view.engine != EngineState::Stopping,
         ),
-        item(Action::Restart, "Restart ComfyUI", !is_down),
-        item(Action::FreeMemory, "Free GPU memory", is_ready),
-        own_gpu(view),
+        item(Action::Restart, texts.restart, !is_down),
+        item(Action::FreeMemory, texts.free_memory, is_ready),
+        own_gpu(view, texts),
         Entry::Separator,
-        check(Action::ToggleSharing, "Share on the LAN", view.is_shared),
+        check(Action::ToggleSharing, texts.share, view.is_shared),
         item(
             Action::CopyAddress,
-            &format!("Copy address ({})", view.address),
+            &fill(texts.copy_address, &[("address", &view.address)]),
             true,
         ),
-        item(Action::ShowQrCode, "Show QR code", view.is_shared),
-        signed_in(view),
+        item(Action::ShowQrCode, texts.show_qr_code, view.is_shared),
+        signed_in(view, texts),
         Entry::Separator,
         check(
             Action::ToggleAutostart,
-            "Start with the computer",
+            texts.autostart,
             view.starts_with_computer,
         ),
-        item(Action::Quit, "Quit", true),
+        item(Action::Quit, texts.quit, true),
     ]
 }
 
 /// What there is to know at a glance.
-fn status_line(view: &View) -> String {
+fn status_line(view: &View, texts: &Texts) -> String {
     let name = if view.is_demo {
-        "The demo engine"
+        texts.demo
     } else {
-        "ComfyUI"
+        texts.comfyui
     };
-    match (view.engine, view.percent) {
-        (EngineState::Stopped, _) => format!("{name} is stopped"),
-        (EngineState::Starting, Some(percent)) => format!("{name} is starting, {percent} %"),
-        (EngineState::Starting, None) => format!("{name} is starting"),
-        (EngineState::Ready, _) if view.is_queue_paused => {
-            format!("{name} is running, jobs are held back")
-        }
-        (EngineState::Ready, _) if view.is_shared => {
-            format!("{name} is running, shared on the LAN")
-        }
-        (EngineState::Ready, _) => format!("{name} is running"),
-        (EngineState::Stopping, _) => format!("{name} is stopping"),
-        (EngineState::Crashed, _) => format!("{name} has crashed and starts again soon"),
-        (EngineState::Failed, _) => format!("{name} could not be started"),
-    }
+    let percent = view.percent.unwrap_or_default().to_string();
+    let text = match view.engine {
+        EngineState::Stopped => texts.is_stopped,
+        EngineState::Starting if view.percent.is_some() => texts.is_starting_percent,
+        EngineState::Starting => texts.is_starting,
+        EngineState::Ready if view.is_queue_paused => texts.is_running_held,
+        EngineState::Ready if view.is_shared => texts.is_running_shared,
+        EngineState::Ready => texts.is_running,
+        EngineState::Stopping => texts.is_stopping,
+        EngineState::Crashed => texts.has_crashed,
+        EngineState::Failed => texts.has_failed,
+    };
+    fill(text, &[("name", name), ("percent", &percent)])
 }
 
 /// The owner's way to have the GPU for himself.
-fn own_gpu(view: &View) -> Entry {
+fn own_gpu(view: &View, texts: &Texts) -> Entry {
     let text = match (view.is_queue_paused, view.jobs_waiting) {
-        (false, _) => "I need my GPU".to_owned(),
-        (true, 0) => "The GPU is mine".to_owned(),
-        (true, 1) => "The GPU is mine, 1 job waits".to_owned(),
-        (true, count) => format!("The GPU is mine, {count} jobs wait"),
+        (false, _) => texts.need_gpu,
+        (true, 0) => texts.gpu_is_mine,
+        (true, 1) => texts.gpu_is_mine_one,
+        (true, _) => texts.gpu_is_mine_many,
     };
+    let text = fill(text, &[("count", &view.jobs_waiting.to_string())]);
     let is_paused = view.is_queue_paused;
     let entries = vec![
-        item(Action::PauseAfterJob, "After this job", !is_paused),
+        item(Action::PauseAfterJob, texts.after_this_job, !is_paused),
         // Also when a job is still being waited for.
-        item(Action::PauseNow, "Now", true),
-        item(Action::Resume, "Give it back", is_paused),
+        item(Action::PauseNow, texts.now, true),
+        item(Action::Resume, texts.give_back, is_paused),
     ];
     Entry::Submenu { text, entries }
 }
 
-fn signed_in(view: &View) -> Entry {
+fn signed_in(view: &View, texts: &Texts) -> Entry {
     let entries = view
         .signed_in
         .iter()
@@ -175,11 +175,11 @@ fn signed_in(view: &View) -> Entry {
     let mut entries: Vec<_> = entries.collect();
     let text = match entries.len() {
         0 => {
-            entries.push(Entry::Line("Nobody".to_owned()));
-            "Nobody is signed in".to_owned()
+            entries.push(Entry::Line(texts.nobody.to_owned()));
+            texts.nobody_signed_in.to_owned()
         }
-        1 => "1 person is signed in".to_owned(),
-        count => format!("{count} people are signed in"),
+        1 => texts.one_signed_in.to_owned(),
+        count => fill(texts.many_signed_in, &[("count", &count.to_string())]),
     };
     Entry::Submenu { text, entries }
 }
@@ -203,6 +203,7 @@ fn check(action: Action, text: &str, is_checked: bool) -> Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::texts::ENGLISH;
     use sentinel_gateway::control::SignedInUser;
 
     fn view(engine: EngineState) -> View {
@@ -222,7 +223,7 @@ mod tests {
     }
 
     fn first_line(view: &View) -> String {
-        match menu(view).into_iter().next() {
+        match menu(view, ENGLISH).into_iter().next() {
             Some(Entry::Line(text)) => text,
             other => panic!("the menu begins with {other:?}"),
         }
@@ -230,7 +231,7 @@ mod tests {
 
     /// The actions that can be clicked, without those that always can.
     fn possible(view: &View) -> Vec<&'static str> {
-        menu(view)
+        menu(view, ENGLISH)
             .into_iter()
             .filter_map(|entry| match entry {
                 Entry::Item {
@@ -245,7 +246,7 @@ mod tests {
     }
 
     fn is_checked(view: &View, wanted: Action) -> bool {
-        menu(view).iter().any(|entry| {
+        menu(view, ENGLISH).iter().any(|entry| {
             matches!(entry, Entry::Check { action, is_checked: true, .. } if *action == wanted)
         })
     }
@@ -345,7 +346,7 @@ mod tests {
             let Entry::Submenu {
                 text: shown,
                 entries,
-            } = own_gpu(&view)
+            } = own_gpu(&view, ENGLISH)
             else {
                 panic!("it is no submenu");
             };
@@ -399,7 +400,7 @@ mod tests {
                     .map(|line| Entry::Line(line.to_owned()))
                     .collect(),
             };
-            assert!(menu(&view).contains(&expected), "{expected:?}");
+            assert!(menu(&view, ENGLISH).contains(&expected), "{expected:?}");
         }
     }
 
@@ -413,7 +414,7 @@ mod tests {
             Entry::Line("Stopping ComfyUI…".to_owned()),
             item(Action::Quit, "Quit now", true),
         ];
-        assert_eq!(menu(&view), expected);
+        assert_eq!(menu(&view, ENGLISH), expected);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Which events are told in a notification, and in which words.
 
 use crate::preferences::Wanted;
+use crate::texts::{Texts, fill};
 use sentinel_gateway::control::Event;
 use tauri::AppHandle;
 use tauri_plugin_notification::NotificationExt as _;
@@ -16,24 +17,32 @@ pub(crate) struct Notification {
 }
 
 /// What to say about an event, if anything.
-pub(crate) fn about(event: &Event, wanted: Wanted, is_window_open: bool) -> Option<Notification> {
+pub(crate) fn about(
+    event: &Event,
+    wanted: Wanted,
+    is_window_open: bool,
+    texts: &Texts,
+) -> Option<Notification> {
     let (is_wanted, title, text) = match event {
         // Whoever looks at the window sees it there.
         Event::EngineReady => (
             wanted.ready && !is_window_open,
-            "ComfyUI is ready",
-            "Open it from the tray.".to_owned(),
+            texts.ready_title,
+            texts.ready.to_owned(),
         ),
-        Event::EngineCrashed { reason } => (wanted.crash, "ComfyUI has stopped", reason.clone()),
+        Event::EngineCrashed { reason } => (wanted.crash, texts.crashed_title, reason.clone()),
         Event::AddressBanned { address } => (
             wanted.ban,
-            "Address banned",
-            format!("{address} failed to sign in too often and is on the deny list now."),
+            texts.banned_title,
+            fill(texts.banned, &[("address", address)]),
         ),
         Event::AdminFromNewDevice { username, address } => (
             wanted.new_device,
-            "New device",
-            format!("{username}, an administrator, signed in on a new device at {address}."),
+            texts.new_device_title,
+            fill(
+                texts.new_device,
+                &[("username", username), ("address", address)],
+            ),
         ),
     };
     is_wanted.then(|| Notification {
@@ -43,11 +52,10 @@ pub(crate) fn about(event: &Event, wanted: Wanted, is_window_open: bool) -> Opti
 }
 
 /// What is said once, when the window is closed for the first time.
-pub(crate) fn still_running() -> Notification {
+pub(crate) fn still_running(texts: &Texts) -> Notification {
     Notification {
-        title: "Sentinel is still running",
-        text: "ComfyUI stays reachable. To open this window again or to quit, use the icon in the tray."
-            .to_owned(),
+        title: texts.still_running_title,
+        text: texts.still_running.to_owned(),
     }
 }
 
@@ -70,6 +78,7 @@ impl Notification {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::texts::ENGLISH;
 
     fn events() -> [Event; 4] {
         [
@@ -100,7 +109,7 @@ mod tests {
     fn each_kind_can_be_switched_off_alone() {
         for (index, event) in events().iter().enumerate() {
             for switch in 0..4 {
-                let told = about(event, only(switch), false);
+                let told = about(event, only(switch), false, ENGLISH);
                 assert_eq!(told.is_some(), switch == index, "{event:?} {switch}");
             }
         }
@@ -108,7 +117,11 @@ mod tests {
 
     #[test]
     fn the_text_says_who_and_why() {
-        let texts = events().map(|event| about(&event, Wanted::default(), false).unwrap().text);
+        let texts = events().map(|event| {
+            about(&event, Wanted::default(), false, ENGLISH)
+                .unwrap()
+                .text
+        });
         assert_eq!(texts[1], "Out of memory.");
         assert!(texts[2].contains("10.0.0.9"));
         assert!(texts[3].contains("ann") && texts[3].contains("10.0.0.7"));
@@ -116,8 +129,11 @@ mod tests {
 
     #[test]
     fn an_open_window_needs_no_word_that_all_is_well() {
-        assert_eq!(about(&Event::EngineReady, Wanted::default(), true), None);
-        assert!(about(&events()[1], Wanted::default(), true).is_some());
+        assert_eq!(
+            about(&Event::EngineReady, Wanted::default(), true, ENGLISH),
+            None
+        );
+        assert!(about(&events()[1], Wanted::default(), true, ENGLISH).is_some());
     }
 
     #[test]
@@ -125,7 +141,7 @@ mod tests {
         let event = Event::EngineCrashed {
             reason: "ä".repeat(5000),
         };
-        let told = about(&event, Wanted::default(), false).unwrap();
+        let told = about(&event, Wanted::default(), false, ENGLISH).unwrap();
         assert_eq!(told.text.chars().count(), LIMIT);
     }
 }

@@ -22,7 +22,13 @@ const tagOf = (user) => `tag_of_${user.username}`;
 const graphOf = (user) => ({
   1: {
     class_type: "SlowProbe",
-    inputs: { seconds: 0.5, steps: 10, preview: "none", tag: tagOf(user), fail: false },
+    inputs: {
+      seconds: 0.5,
+      steps: 10,
+      preview: "none",
+      tag: tagOf(user),
+      fail: false,
+    },
     _meta: { title: `probe of ${user.username}` },
   },
   2: {
@@ -156,13 +162,22 @@ class Seat {
     return ids.map((id) => jobs.get(id)?.status ?? "none");
   }
 
-  pill() {
-    return this.page.locator("#sentinel-overlay .pill");
+  /** The small mark below the user button, which is there when there is something to tell. */
+  mark() {
+    return this.page.locator("#sentinel-overlay .mark");
+  }
+
+  /** All that it tells, which is shown when it is pointed at. */
+  line() {
+    return this.page.locator("#sentinel-overlay #line");
   }
 
   async picture(name) {
     const folder = process.env.SCREENSHOTS;
-    if (folder) await this.page.screenshot({ path: join(folder, `queue-${this.user.username}-${name}.png`) });
+    if (folder)
+      await this.page.screenshot({
+        path: join(folder, `queue-${this.user.username}-${name}.png`),
+      });
   }
 
   // Of the front end there are two generations: a panel below the Run button, and before it a tab at the side.
@@ -181,6 +196,28 @@ class Seat {
     return this.hasTab
       ? this.page.locator(".task-item").filter({ hasText: "Pending" })
       : this.page.getByText(/^(In queue|Job added to queue)/);
+  }
+
+  /** What of ComfyUI's list of jobs lies below something of ours, which must not be in anybody's way. */
+  async coveredRows() {
+    const boxOf = (of) => of.boundingBox({ timeout: 1000 }).catch(() => null);
+    const ours = [await boxOf(this.mark()), await boxOf(this.page.locator("#sentinel-overlay .button"))];
+    assert.ok(ours[0] && ours[1], "both are there");
+    const covered = [];
+    for (const row of await this.rows().all()) {
+      const box = await boxOf(row);
+      for (const one of box ? ours : []) {
+        if (one.y < box.y + box.height && box.y < one.y + one.height) {
+          // A row is wider than its text: to the edge of its panel.
+          const edge = await row.evaluate((element) => {
+            const { left, right } = (element.closest("[class*=rounded]") ?? element).getBoundingClientRect();
+            return { left, right };
+          });
+          if (one.x < edge.right && edge.left < one.x + one.width) covered.push({ one, box, edge });
+        }
+      }
+    }
+    return covered;
   }
 
   /** The number beside the symbol of the queue; the older one counts what runs as well. */
@@ -230,7 +267,9 @@ class Seat {
 
   clearButton() {
     return this.page
-      .getByRole("button", { name: this.hasTab ? "Clear Pending Tasks" : "Clear queued" })
+      .getByRole("button", {
+        name: this.hasTab ? "Clear Pending Tasks" : "Clear queued",
+      })
       .first();
   }
 }
@@ -262,11 +301,12 @@ describe("two users, one with thirty jobs and one with two", { skip }, () => {
     await bertha.handIn([0.5, 0.5]);
     for (const seat of [ada, bertha]) {
       await seat
-        .pill()
+        .line()
         .filter({ hasText: /waiting · next is number \d+ in line/ })
-        .waitFor();
+        .waitFor({ state: "attached" });
+      await seat.mark().filter({ hasText: /^#\d+/ }).waitFor();
     }
-    assert.match(await bertha.pill().innerText(), /^2 jobs waiting · next is number [12] in line/);
+    assert.match(await bertha.line().textContent(), /^2 jobs waiting · next is number [12] in line/);
     assert.deepEqual(await bertha.waiting(), bertha.jobs);
     assert.deepEqual(await ada.waiting(), ada.jobs.slice(1));
     assert.deepEqual(await bertha.statesOf(bertha.jobs), ["pending", "pending"]);
@@ -274,6 +314,7 @@ describe("two users, one with thirty jobs and one with two", { skip }, () => {
     await ada.badge({ waiting: 29, running: 1 }).waitFor();
     await bertha.badge({ waiting: 2, running: 0 }).waitFor();
     assert.equal(await bertha.rows().count(), 2);
+    assert.deepEqual(await ada.coveredRows(), []);
     // Of many, only those in view are there.
     assert.ok((await ada.rows().count()) > 2);
     await ada.picture("waiting");
@@ -355,7 +396,7 @@ describe("two users, one with thirty jobs and one with two", { skip }, () => {
       "bertha's jobs were touched",
     );
     await until(
-      () => ada.page.locator("#sentinel-overlay .pill").isVisible(),
+      () => ada.mark().isVisible(),
       (isVisible) => !isVisible,
       "the line is still shown",
     );

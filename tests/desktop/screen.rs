@@ -107,6 +107,9 @@ impl Screen {
             ("GSETTINGS_BACKEND", "memory".into()),
             ("NO_AT_BRIDGE", "1".into()),
             ("LIBGL_ALWAYS_SOFTWARE", "1".into()),
+            // The tests look for English words.
+            ("LANGUAGE", "en".into()),
+            ("LC_ALL", "C.UTF-8".into()),
         ]
     }
 

@@ -2,9 +2,7 @@ import { expect, test } from "vitest";
 import { moment, roughly } from "./moment";
 
 test.each([
-  [0, "10 sec"],
-  [31, "40 sec"],
-  [55, "1 min"],
+  [60, "1 min"],
   [89, "1 min"],
   [91, "2 min"],
   [240, "4 min"],
@@ -13,6 +11,10 @@ test.each([
   [5400, "1.5 hr"],
 ])("%d seconds are about %s", (seconds, text) => {
   expect(roughly(seconds, "en")).toBe(text);
+});
+
+test.each([-3, 0, 1, 59.9])("%d seconds are less than a minute, which has its own words", (seconds) => {
+  expect(roughly(seconds, "en")).toBeNull();
 });
 
 test("a guess is in the person's language", () => {

@@ -4,15 +4,16 @@ const minute = 60;
 const hour = 60 * minute;
 const day = 86_400_000;
 
-/** "40 sec", "4 min", "1.5 hr": a guess, and no more exact than one. */
-export function roughly(seconds: number, language: string): string {
-  const whole = Math.max(10, seconds);
+/**
+ * "4 min", "1.5 hr": a guess, and no more exact than one. `null` is less than a minute, which people say in words:
+ * jobs are too different for seconds to come true.
+ */
+export function roughly(seconds: number, language: string): string | null {
+  if (seconds < minute) return null;
   const [value, unit, digits] =
-    whole < 55
-      ? [Math.ceil(whole / 10) * 10, "second", 0]
-      : whole < 59.5 * minute
-        ? [Math.max(1, Math.round(whole / minute)), "minute", 0]
-        : ([whole / hour, "hour", 1] as const);
+    seconds < 59.5 * minute
+      ? [Math.round(seconds / minute), "minute", 0]
+      : ([seconds / hour, "hour", 1] as const);
   return new Intl.NumberFormat(language, {
     style: "unit",
     unit,

@@ -8,7 +8,7 @@ import type { Me } from "../api/types";
 import { logOut } from "../browser/forget";
 import { middleOf, parsePlace, placeAt, type Place } from "./place";
 import { completionNotice, type CompletionNotice } from "./notice";
-import { lastText, lineFor } from "./queue";
+import { lastText, lineFor, shortLine } from "./queue";
 import { style } from "./style";
 import { languageFor, textsFor } from "./texts";
 import { watchQueue } from "./watch";
@@ -20,6 +20,7 @@ const languageKey = "sentinel.language";
 const dragThreshold = 5;
 
 const shapes = {
+  pause: ["M9 5.5v13", "M15 5.5v13"],
   clock: ["M12 3.5a8.5 8.5 0 1 1 0 17 8.5 8.5 0 0 1 0-17", "M12 7.5V12l3 2"],
   account: ["M12 4a4 4 0 1 1 0 8 4 4 0 0 1 0-8", "M4.5 20.5c.8-3.7 3.6-5.5 7.5-5.5s6.7 1.8 7.5 5.5"],
   bell: ["M6 16.5V11a6 6 0 0 1 12 0v5.5l1.5 1.5h-15z", "M10 20.5h4"],
@@ -67,12 +68,24 @@ function show(me: Me): void {
   button.setAttribute("aria-describedby", "line");
   button.append(element("span", "initial", me.username.slice(0, 1)));
 
-  // A second way to the menu for the pointer; the keyboard has the button beside it.
+  // Small, so that nothing of ComfyUI's lies below it; the whole line is beside the button while somebody points at it.
+  // Both are a second way to the menu for the pointer; the keyboard has the button.
+  const mark = element("button", "mark");
+  mark.type = "button";
+  mark.tabIndex = -1;
+  mark.hidden = true;
+  mark.setAttribute("aria-describedby", "line");
+  const place = element("span", "place");
+  const wait = element("span", "wait");
+  const head = element("span", "head");
+  head.append(icon(shapes.clock, "clock"), icon(shapes.pause, "pause"), place);
+  mark.append(head, wait);
+
   const pill = element("button", "pill");
   pill.type = "button";
   pill.tabIndex = -1;
   pill.hidden = true;
-  pill.append(icon(shapes.clock));
+  pill.append(icon(shapes.clock, "clock"), icon(shapes.pause, "pause"));
   const pillLine = element("span", "");
   pillLine.id = "line";
   pill.append(pillLine);
@@ -121,17 +134,17 @@ function show(me: Me): void {
   items.push(tell.item);
   menu.append(who, queue, ...items.slice(0, -1), line, tell.item, leave);
   items.push(leave);
-  root.append(menu, pill, button);
+  root.append(button, mark, pill, menu);
 
-  let place = parsePlace(stored(placeKey));
+  let seat = parsePlace(stored(placeKey));
   const settle = (): void => {
-    moveTo(host, menu, place);
+    moveTo(host, menu, seat);
   };
 
   const open = (index: number): void => {
     menu.hidden = false;
     showNotice(tell, notice);
-    pill.classList.add("behind");
+    host.setAttribute("open", "");
     button.setAttribute("aria-expanded", "true");
     settle();
     items.at(index)?.focus();
@@ -139,21 +152,24 @@ function show(me: Me): void {
   const close = (refocus: boolean): void => {
     if (menu.hidden) return;
     menu.hidden = true;
-    pill.classList.remove("behind");
+    host.removeAttribute("open");
     button.setAttribute("aria-expanded", "false");
     if (refocus) button.focus();
   };
 
   const dragged = makeDraggable(button, (x, y) => {
     close(false);
-    place = placeAt(x, y, innerWidth, innerHeight);
+    seat = placeAt(x, y, innerWidth, innerHeight);
     settle();
-    store(placeKey, JSON.stringify(place));
+    store(placeKey, JSON.stringify(seat));
   });
 
-  pill.addEventListener("click", () => {
-    open(0);
-  });
+  for (const way of [mark, pill]) {
+    way.addEventListener("click", () => {
+      if (menu.hidden) open(0);
+      else close(true);
+    });
+  }
   button.addEventListener("click", () => {
     if (dragged()) return;
     if (menu.hidden) open(0);
@@ -203,8 +219,12 @@ function show(me: Me): void {
     const held = Boolean(now?.hold);
     // Only what has changed is touched: whoever hears the page read out is not told the same again.
     if (pillLine.textContent !== (text ?? "")) pillLine.textContent = text ?? "";
-    pill.hidden = text === null;
+    pill.hidden = mark.hidden = text === null;
     pill.classList.toggle("held", held);
+    mark.classList.toggle("held", held);
+    const short = shortLine(now, texts, language);
+    if (place.textContent !== short.place) place.textContent = short.place;
+    if (wait.textContent !== short.wait) wait.textContent = short.wait;
     const last = lastText(now, texts, language);
     const whole = [text, last].filter((part) => part !== null);
     queue.hidden = whole.length === 0;
@@ -319,7 +339,7 @@ function link(text: string, shape: keyof typeof shapes, href: string): HTMLAncho
   return item;
 }
 
-function icon(paths: readonly string[]): SVGElement {
+function icon(paths: readonly string[], className = ""): SVGElement {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const attributes = {
     viewBox: "0 0 24 24",
@@ -331,6 +351,7 @@ function icon(paths: readonly string[]): SVGElement {
     "stroke-linecap": "round",
     "stroke-linejoin": "round",
     "aria-hidden": "true",
+    class: className,
   };
   for (const [key, value] of Object.entries(attributes)) svg.setAttribute(key, value);
   for (const d of paths) {

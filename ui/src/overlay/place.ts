@@ -5,7 +5,11 @@ export interface Place {
   height: number;
 }
 
-export const defaultPlace: Place = { side: "right", height: 0.5 };
+/**
+ * In the empty part of ComfyUI's side bar, between its tabs above and its settings below: what ComfyUI opens, such as
+ * the list of jobs at the right, opens beside the bar.
+ */
+export const defaultPlace: Place = { side: "left", height: 0.6 };
 
 /** Kept free at the top and bottom: ComfyUI's bars are there. */
 export const margin = 64;

@@ -1,6 +1,17 @@
 import { describe, expect, test } from "vitest";
 import type { FinishedJob, OwnQueue } from "../api/types";
-import { Completion, delayFor, doneText, hasOwnJobs, lastText, lineFor, readQueue } from "./queue";
+import {
+  Completion,
+  concernsQueue,
+  delayAfterChange,
+  delayFor,
+  doneText,
+  hasOwnJobs,
+  lastText,
+  lineFor,
+  readQueue,
+  shortLine,
+} from "./queue";
 import { de, en, zh } from "./texts";
 
 const now = new Date(2026, 10, 25, 10, 0).getTime();
@@ -43,6 +54,11 @@ describe("the line", () => {
       "one job, without a guess",
       queue({ waiting: 1, next: { place: 1, wait_seconds: null } }),
       "1 job waiting · next is number 1 in line",
+    ],
+    [
+      "the next one",
+      queue({ waiting: 1, next: { place: 2, wait_seconds: 0 } }),
+      "1 job waiting · next is number 2 in line · less than a minute",
     ],
     ["a pause", queue({ hold: hold() }), "Paused by the owner"],
     ["a pause with an end", queue({ hold: hold({ until: sixOClock }) }), "Paused by the owner until 6:00 PM"],
@@ -89,8 +105,66 @@ describe("the line", () => {
     expect(lastText(queue({ waiting: 4, last }), en, "en")).toBe(
       "The last one is number 9 and begins in about 20 min",
     );
+    expect(lastText(queue({ waiting: 4, last: { place: 4, wait_seconds: 0 } }), de, "de")).toBe(
+      "Der letzte ist Nummer 4 und beginnt in weniger als einer Minute",
+    );
     expect(lastText(queue({ waiting: 1, last }), en, "en")).toBeNull();
     expect(lastText(queue({ waiting: 4, last, hold: hold() }), en, "en")).toBeNull();
+  });
+});
+
+describe("the mark", () => {
+  const next = { place: 3, wait_seconds: 240 };
+  test.each<[string, OwnQueue | null, { place: string; wait: string }]>([
+    ["no answer", null, { place: "", wait: "" }],
+    ["nothing", queue({ running }), { place: "", wait: "" }],
+    ["a waiting job", queue({ waiting: 1, next }), { place: "#3", wait: "4 min" }],
+    [
+      "the next one",
+      queue({ waiting: 1, next: { place: 1, wait_seconds: 0 } }),
+      { place: "#1", wait: "<1 min" },
+    ],
+    [
+      "one without a guess",
+      queue({ waiting: 1, next: { place: 1, wait_seconds: null } }),
+      { place: "#1", wait: "" },
+    ],
+    ["a pause", queue({ waiting: 1, next, hold: hold() }), { place: "#3", wait: "" }],
+  ])("of %s", (_name, of, short) => {
+    expect(shortLine(of, en, "en")).toEqual(short);
+  });
+});
+
+describe("a request of ComfyUI's page", () => {
+  test.each([
+    "/prompt",
+    "/api/prompt",
+    "/queue",
+    "/api/queue?x=1",
+    "/interrupt",
+    "/api/interrupt",
+    "/api/jobs",
+    "/api/jobs?status=pending",
+    "/api/jobs/cancel",
+    "/api/jobs/0b1c/cancel",
+  ])("to %s is about the queue", (path) => {
+    expect(concernsQueue(`https://comfyui.local:8189${path}`)).toBe(true);
+  });
+
+  test.each([
+    "/api/history",
+    "/sentinel/api/queue/mine",
+    "/api/jobs/0b1c",
+    "/api/queues",
+    "/view?filename=/queue",
+  ])("to %s is not", (path) => {
+    expect(concernsQueue(`https://comfyui.local:8189${path}`)).toBe(false);
+  });
+
+  test("is followed at once, but not more often than twice a second", () => {
+    expect(delayAfterChange(Infinity)).toBe(50);
+    expect(delayAfterChange(3000)).toBe(50);
+    expect(delayAfterChange(100)).toBe(400);
   });
 });
 

@@ -7,6 +7,10 @@ import type { OverlayTexts } from "./texts";
 export const busyDelay = 3000;
 export const idleDelay = 15_000;
 const longestDelay = 120_000;
+/** Between two questions, however often ComfyUI's page does something. */
+export const shortestDelay = 500;
+/** What comes together is answered together. */
+export const changeDelay = 50;
 
 /** The answer of the gateway, or nothing where it is not one. */
 export function readQueue(value: unknown): OwnQueue | null {
@@ -34,6 +38,18 @@ export function delayFor(queue: OwnQueue | null, failures: number): number {
   return hasOwnJobs(queue) || queue?.hold ? busyDelay : idleDelay;
 }
 
+/** How long to wait when ComfyUI's page has done something, this long after the last question. */
+export function delayAfterChange(sinceAsked: number): number {
+  return Math.max(changeDelay, shortestDelay - sinceAsked);
+}
+
+/** Whether a request to this address looks at or changes jobs that run or wait; with or without `/api`. */
+export function concernsQueue(address: string): boolean {
+  return /\/(?:prompt|queue|interrupt|jobs|jobs\/cancel|jobs\/[^/]+\/cancel)$/.test(
+    address.split(/[?#]/)[0] ?? "",
+  );
+}
+
 /** One line, or nothing where there is nothing to tell. */
 export function lineFor(
   queue: OwnQueue | null,
@@ -49,7 +65,7 @@ export function lineFor(
     if (queue.next) parts.push(texts.place.replace("{place}", String(queue.next.place)));
     // In a pause nobody can say when it goes on.
     if (queue.next && queue.next.wait_seconds !== null && !queue.hold)
-      parts.push(texts.about.replace("{time}", roughly(queue.next.wait_seconds, language)));
+      parts.push(wait(queue.next.wait_seconds, texts.about, texts.soon, language));
   }
   return parts.length === 0 ? null : parts.join(" · ");
 }
@@ -57,9 +73,29 @@ export function lineFor(
 /** When the last of several waiting jobs is likely to begin; for the menu, where there is more room. */
 export function lastText(queue: OwnQueue | null, texts: OverlayTexts, language: string): string | null {
   if (!queue?.last || queue.hold || queue.waiting < 2 || queue.last.wait_seconds === null) return null;
-  return texts.last
-    .replace("{place}", String(queue.last.place))
-    .replace("{time}", roughly(queue.last.wait_seconds, language));
+  return wait(queue.last.wait_seconds, texts.last, texts.last_soon, language).replace(
+    "{place}",
+    String(queue.last.place),
+  );
+}
+
+/** The same in a few letters, for the small mark below the button: "#3" and "4 min". */
+export function shortLine(
+  queue: OwnQueue | null,
+  texts: OverlayTexts,
+  language: string,
+): { place: string; wait: string } {
+  if (!queue?.next || queue.waiting === 0) return { place: "", wait: "" };
+  const { place, wait_seconds: seconds } = queue.next;
+  return {
+    place: `#${place}`,
+    wait: seconds === null || queue.hold ? "" : wait(seconds, "{time}", texts.soon_short, language),
+  };
+}
+
+function wait(seconds: number, about: string, soon: string, language: string): string {
+  const time = roughly(seconds, language);
+  return time === null ? soon : about.replace("{time}", time);
 }
 
 export function holdText(hold: OwnHold, texts: OverlayTexts, language: string, now: number): string {

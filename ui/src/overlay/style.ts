@@ -51,10 +51,40 @@ export const style = `
 :host([side="left"]) .button { border-left: 0; border-radius: 0 18px 18px 0; }
 .button:hover, .button:focus-visible, .button[aria-expanded="true"] { opacity: 1; width: 34px; }
 .dragging .button { cursor: grabbing; opacity: 1; }
+.mark {
+  position: absolute;
+  top: 40px;
+  display: grid;
+  justify-items: start;
+  gap: 1px;
+  width: max-content;
+  min-width: 30px;
+  /* The narrowest side bar of ComfyUI's has 48. */
+  max-width: 47px;
+  margin: 0;
+  padding: 4px 4px 4px 5px;
+  border: 1px solid var(--border);
+  background: var(--surface);
+  color: var(--text);
+  font: inherit;
+  font-size: 11px;
+  line-height: 1.2;
+  text-align: left;
+  cursor: pointer;
+  box-shadow: 0 2px 10px rgb(0 0 0 / 0.25);
+}
+.mark[hidden] { display: none; }
+.mark:hover { background: var(--hover); }
+:host([side="right"]) .mark { right: 0; border-right: 0; border-radius: 8px 0 0 8px; }
+:host([side="left"]) .mark { left: 0; border-left: 0; border-radius: 0 8px 8px 0; }
+.head { display: flex; align-items: center; gap: 3px; font-weight: 650; }
+.wait { font-size: 10px; color: var(--muted); white-space: nowrap; }
+.wait:empty { display: none; }
+.mark svg { flex: none; width: 12px; height: 12px; }
 .pill {
   position: absolute;
   top: 4px;
-  display: flex;
+  display: none;
   align-items: center;
   gap: 6px;
   width: max-content;
@@ -73,10 +103,18 @@ export const style = `
   cursor: pointer;
   box-shadow: 0 2px 10px rgb(0 0 0 / 0.25);
 }
-.pill[hidden], .pill.behind { display: none; }
+:host(:hover) .pill, .button:focus-visible ~ .pill { display: flex; }
+.pill[hidden] { display: none !important; }
+/* The menu says the same, and is in their place. */
+:host([open]) .pill, :host([open]) .mark { display: none !important; }
+/* Carries the pointer over the gap beside the button. */
+.pill::before { content: ""; position: absolute; inset: -6px -10px; z-index: -1; }
 .pill:hover { background: var(--hover); }
-.pill svg { flex: none; width: 14px; height: 14px; color: var(--accent); }
-.pill.held svg { color: var(--warning); }
+.pill svg { flex: none; width: 14px; height: 14px; }
+.clock { color: var(--accent); }
+.pause { color: var(--warning); }
+.pause, .held .clock { display: none; }
+.held .pause { display: block; }
 :host([side="right"]) .pill { right: 40px; }
 :host([side="left"]) .pill { left: 40px; }
 .initial {

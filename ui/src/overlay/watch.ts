@@ -1,10 +1,8 @@
 import type { OwnQueue } from "../api/types";
-import { delayFor, hasOwnJobs, readQueue } from "./queue";
+import { concernsQueue, delayAfterChange, delayFor, hasOwnJobs, readQueue } from "./queue";
 
 const address = "/sentinel/api/queue/mine";
 const answerTimeout = 10_000;
-/** After this page has handed in a job, so that the line appears at once. */
-const soon = 400;
 
 /**
  * Tells of the own queue as long as the page lives; asks less often when nothing happens, and not at all while nobody
@@ -15,6 +13,9 @@ export function watchQueue(tell: (queue: OwnQueue | null) => void): void {
   let failures = 0;
   let over = false;
   let asking = false;
+  /** Something has happened that the question under way may have come too early for. */
+  let hasChanged = false;
+  let askedAt = -Infinity;
   let timer: ReturnType<typeof setTimeout> | undefined;
 
   const plan = (delay: number): void => {
@@ -23,9 +24,16 @@ export function watchQueue(tell: (queue: OwnQueue | null) => void): void {
     timer = setTimeout(() => void look(), delay);
   };
 
+  const planAfterChange = (): void => {
+    hasChanged = true;
+    if (!asking) plan(delayAfterChange(performance.now() - askedAt));
+  };
+
   const look = async (): Promise<void> => {
     if (asking) return;
     asking = true;
+    hasChanged = false;
+    askedAt = performance.now();
     const { status, value } = await ask();
     asking = false;
     // Signed out, or a gateway that has no queue: there will be no better answer.
@@ -37,15 +45,15 @@ export function watchQueue(tell: (queue: OwnQueue | null) => void): void {
       tell(value);
     } finally {
       plan(delayFor(value, failures));
+      // Set while the answer was awaited, which the compiler does not see.
+      if (hasChanged as boolean) planAfterChange();
     }
   };
 
   document.addEventListener("visibilitychange", () => {
     if (!document.hidden) plan(0);
   });
-  afterOwnJobs(() => {
-    plan(soon);
-  });
+  afterQueueRequests(planAfterChange);
   plan(0);
 }
 
@@ -62,14 +70,18 @@ async function ask(): Promise<{ status: number; value: OwnQueue | null }> {
   }
 }
 
-/** Calls back when ComfyUI's page has sent something to its queue; only watches, and needs nothing of ComfyUI's. */
-function afterOwnJobs(act: () => void): void {
+/**
+ * Calls back when a request of ComfyUI's page about its queue has been answered.
+ *
+ * The browser's list of finished requests is only read. To replace `window.fetch` would put this script between
+ * ComfyUI, or a custom node that replaces it as well, and the network, and whatever goes wrong here would then go wrong
+ * there. The list does not tell how something was asked; ComfyUI also looks when its server tells it of a change, and
+ * then a look of ours is in place too.
+ */
+function afterQueueRequests(act: () => void): void {
   try {
     new PerformanceObserver((list) => {
-      if (
-        list.getEntries().some(({ name }) => /\/(?:prompt|queue|interrupt)$/.test(name.split("?")[0] ?? ""))
-      )
-        act();
+      if (list.getEntries().some(({ name }) => concernsQueue(name))) act();
     }).observe({ type: "resource" });
   } catch {
     // An older browser: the next regular look finds it.

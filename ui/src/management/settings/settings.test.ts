@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { optional } from "../text";
 import type { ConfigKey, Setting } from "../types";
@@ -53,6 +54,14 @@ test("no key is in two groups, and unknown ones are shown all the same", () => {
     "gpu_slots",
     "brand.new",
   ]);
+});
+
+test("every key that the gateway has is in a group", () => {
+  const source = readFileSync(new URL("../../../../gateway/src/config/keys.rs", import.meta.url), "utf8");
+  const paths = [...source.matchAll(/\bkey\(\s*"([a-z_.]+)",\s*(?:Kind::|LIMIT)/g)].map(([, path = ""]) => path);
+  expect(paths.length).toBeGreaterThan(50);
+  const known: string[] = Object.values(groups).flat();
+  expect(paths.filter((path) => !known.includes(path))).toEqual([]);
 });
 
 test("every key of a group has a title and a meaning", () => {

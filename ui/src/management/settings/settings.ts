@@ -37,6 +37,11 @@ export const groups = {
     "sandbox",
     "sandbox_allow_read",
     "sandbox_allow_write",
+    "sandbox_allow_ports",
+    "sandbox_custom_nodes_write",
+    "sandbox_max_file_gib",
+    "custom_node_routes",
+    "allowed_routes",
   ],
   sign_in: ["access_token_expiration_hours", "max_access_token_expiration_hours", "blacklist_after_attempts"],
   sharing: [
