@@ -58,7 +58,9 @@ test("no key is in two groups, and unknown ones are shown all the same", () => {
 
 test("every key that the gateway has is in a group", () => {
   const source = readFileSync(new URL("../../../../gateway/src/config/keys.rs", import.meta.url), "utf8");
-  const paths = [...source.matchAll(/\bkey\(\s*"([a-z_.]+)",\s*(?:Kind::|LIMIT)/g)].map(([, path = ""]) => path);
+  const paths = [...source.matchAll(/\bkey\(\s*"([a-z_.]+)",\s*(?:Kind::|LIMIT)/g)].map(
+    ([, path = ""]) => path,
+  );
   expect(paths.length).toBeGreaterThan(50);
   const known: string[] = Object.values(groups).flat();
   expect(paths.filter((path) => !known.includes(path))).toEqual([]);
