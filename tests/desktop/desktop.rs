@@ -80,6 +80,14 @@ impl Desktop {
         Ok(())
     }
 
+    /// Starts the app on a system of this language, such as `de_DE.UTF-8`.
+    pub(crate) fn start_hidden_in(&mut self, language: &str) -> Result<()> {
+        let mut command = self.command(&["--hidden"])?;
+        command.env_remove("LANGUAGE").env("LC_ALL", language);
+        self.child = Some(command.spawn()?);
+        Ok(())
+    }
+
     /// The app's command line on this screen.
     pub(crate) fn command(&self, further: &[&str]) -> Result<Command> {
         let mut command = Command::new(program("comfyui-sentinel")?);

@@ -106,6 +106,26 @@ fn a_request_of_the_system_to_end_is_followed() -> Result<()> {
 }
 
 #[test]
+fn the_tray_speaks_the_language_of_the_system() -> Result<()> {
+    needs_desktop!();
+    let table = [
+        ("de_DE.UTF-8", "Die Demo läuft", "Beenden"),
+        ("zh_CN.UTF-8", "演示引擎 运行中", "退出"),
+        ("fr_FR.UTF-8", RUNNING, "Quit"),
+    ];
+    for (language, running, quit) in table {
+        let mut desktop = Desktop::prepare(true)?;
+        desktop.add_owner()?;
+        desktop.start_hidden_in(language)?;
+        let panel = desktop.panel()?;
+        panel.await_status(running).context(language)?;
+        panel.click(quit).context(language)?;
+        ensure!(desktop.ended()?.success(), "{language}: it ended badly");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_killed_app_leaves_nothing() -> Result<()> {
     needs_desktop!();
     let mut desktop = Desktop::prepare(true)?;
