@@ -275,10 +275,13 @@ impl Engines {
     /// State of a user's engine, also before it was ever started.
     pub fn status_of(&self, user: &UserId) -> EngineStatus {
         let id = self.id_of(user);
+        // Before the status: an engine leaves the line only when its status shows that it starts, so
+        // that it never seems to be neither.
+        let place = self.place_of(user);
         let status = self.get(&id).map(|engine| engine.status());
         let mut status = status.unwrap_or_else(|| EngineStatus::stopped("ComfyUI is stopped."));
         if status.state == EngineState::Stopped {
-            if let Some(place) = self.place_of(user) {
+            if let Some(place) = place {
                 status.state = EngineState::Starting;
                 status.progress = Some(0.0);
                 status.message = match place {
