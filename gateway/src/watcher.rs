@@ -4,51 +4,39 @@ use crate::access::ListKind;
 use crate::app::App;
 use crate::clock;
 use crate::http::chain;
-use notify::{RecursiveMode, Watcher as _};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-/// Looks without being told: some file systems tell nothing. Also brings an edit into force within
-/// a second where watching failed.
-const POLL: Duration = Duration::from_millis(900);
-/// Editors write in several steps.
-const SETTLE: Duration = Duration::from_millis(50);
+/// Between two looks. The system is not asked to tell of changes: it would tell of every page that is written to the
+/// database beside these files, and some file systems tell nothing.
+const POLL: Duration = Duration::from_millis(500);
+/// Editors write in several steps, and half a list would let in whom the whole keeps out.
+const SETTLE: Duration = Duration::from_millis(100);
+/// Looks in a row that may find a file still being written.
+const UNSETTLED_LOOKS: u32 = 4;
 /// Between two rounds of upkeep: last uses written down, what ran out forgotten.
 const UPKEEP: Duration = Duration::from_secs(60);
 
 /// Watches until `stopping`.
 pub(crate) async fn run(app: Arc<App>, stopping: CancellationToken) {
-    let (told, mut changes) = mpsc::channel(1);
-    let directories = directories(&app);
-    let watcher = notify::recommended_watcher(move |_event| {
-        // One message in the channel is enough: a look covers all files.
-        let _ = told.try_send(());
-    });
-    let watcher = watcher.and_then(|mut watcher| {
-        for directory in &directories {
-            watcher.watch(directory, RecursiveMode::NonRecursive)?;
-        }
-        Ok(watcher)
-    });
-    if let Err(error) = &watcher {
-        tracing::warn!(%error, "files cannot be watched; looking at them once a second instead");
-    }
     let mut poll = interval(POLL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut unsettled = 0;
     let mut upkeep = interval(UPKEEP);
     upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stopping.cancelled() => break,
-            Some(()) = changes.recv() => {
-                sleep(SETTLE).await;
+            _ = poll.tick() => {
+                if unsettled < UNSETTLED_LOOKS && is_being_written(&app) {
+                    unsettled += 1;
+                    continue;
+                }
+                unsettled = 0;
                 reload(&app).await;
             }
-            _ = poll.tick() => reload(&app).await,
             _ = upkeep.tick() => {
                 if let Err(error) = app.sessions.maintain().await {
                     tracing::error!(error = %chain(&error), "sessions could not be written down");
@@ -72,16 +60,13 @@ pub(crate) async fn run(app: Arc<App>, stopping: CancellationToken) {
     }
 }
 
-fn directories(app: &App) -> Vec<PathBuf> {
+/// Whether a file that people edit was written to just now.
+fn is_being_written(app: &App) -> bool {
     let [allow, deny] = app.lists.paths();
-    let mut directories: Vec<PathBuf> = [app.config.path(), app.accounts.path(), allow, deny]
+    [app.config.path(), app.accounts.path(), allow, deny]
         .into_iter()
-        .filter_map(Path::parent)
-        .map(Path::to_path_buf)
-        .collect();
-    directories.sort();
-    directories.dedup();
-    directories
+        .filter_map(|path| path.metadata().ok()?.modified().ok()?.elapsed().ok())
+        .any(|age| age < SETTLE)
 }
 
 async fn reload(app: &Arc<App>) {

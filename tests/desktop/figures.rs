@@ -16,12 +16,12 @@ const STARTS: usize = 7;
 /// After the last thing happened, until memory that was only borrowed is given back.
 const REST: Duration = Duration::from_secs(5);
 
-/// Proportional set size of the app and its guard, MiB; ComfyUI's own is its own.
-fn memory(desktop: &Desktop) -> Result<f64> {
+/// Proportional set size of the app and its guard, MiB, and of each of their processes; ComfyUI's own is its own.
+fn memory(desktop: &Desktop) -> Result<(f64, String)> {
     let own = desktop.processes();
     let own = own.iter().filter(|(_, name)| name != "demo-engine");
-    let mut sum = 0.0;
-    for (id, _) in own {
+    let (mut sum, mut parts) = (0.0, Vec::new());
+    for (id, name) in own {
         let rollup = fs::read_to_string(format!("/proc/{id}/smaps_rollup"))?;
         let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
         let kibibytes: u32 = line
@@ -29,9 +29,11 @@ fn memory(desktop: &Desktop) -> Result<f64> {
             .trim()
             .trim_end_matches(" kB")
             .parse()?;
-        sum += f64::from(kibibytes) / 1024.0;
+        let part = f64::from(kibibytes) / 1024.0;
+        parts.push(format!("{name} {part:.1}"));
+        sum += part;
     }
-    Ok(sum)
+    Ok((sum, parts.join(", ")))
 }
 
 #[test]
@@ -59,21 +61,21 @@ fn figures() -> Result<()> {
     let panel = desktop.panel()?;
     panel.await_status("The demo engine is running")?;
     sleep(REST);
-    let hidden = memory(&desktop)?;
-    eprintln!("in the tray since its start: {hidden:.1} MiB");
+    let (hidden, parts) = memory(&desktop)?;
+    eprintln!("in the tray since its start: {hidden:.1} MiB ({parts})");
 
     panel.click("Open Sentinel")?;
     desktop.await_windows(1)?;
     sleep(REST);
-    let open = memory(&desktop)?;
-    eprintln!("with its window: {open:.1} MiB");
+    let (open, parts) = memory(&desktop)?;
+    eprintln!("with its window: {open:.1} MiB ({parts})");
 
     desktop.close_window()?;
     desktop.await_windows(0)?;
-    eventually(PATIENCE, || Ok(!desktop.runs("WebKit")))?;
+    eventually(PATIENCE, || Ok(!desktop.runs("WebKitWebProces")))?;
     sleep(REST);
-    let closed = memory(&desktop)?;
-    eprintln!("in the tray after its window was closed: {closed:.1} MiB");
+    let (closed, parts) = memory(&desktop)?;
+    eprintln!("in the tray after its window was closed: {closed:.1} MiB ({parts})");
     ensure!(hidden < 120.0 && closed < 120.0, "too much memory");
     Ok(())
 }

@@ -2,10 +2,11 @@
 //! answer comes back; else it is written down and waits its turn in the gateway.
 
 use super::{Failure, ProxyError, Way, exchange, refused};
+use crate::app::App;
 use crate::auth::SignedIn;
 use crate::clock;
-use crate::engine::{Engine, EngineId};
-use crate::http::{ApiError, chain};
+use crate::engine::{Engine, EngineId, client};
+use crate::http::{ApiError, RequestContext, chain};
 use crate::jobs::{
     Accepted, Admission, Arrival, Entry, JobId, LimitFault, MAX_PROMPT, NodePolicy, Prompt,
     PromptFault, Reservation, Running, Submission, number_text, watch_job,
@@ -74,7 +75,21 @@ pub(super) async fn pass(
         &**way.app,
     );
     match admission.map_err(over_limit)? {
-        Admission::Now(job) => straight(way, engine, address, parts, &submission, *job).await,
+        Admission::Now(job) => {
+            let passing = Passing {
+                app: Arc::clone(way.app),
+                context: way.context.clone(),
+                signed_in: way.signed_in.clone(),
+                engine: Arc::clone(engine),
+                address,
+                job: *job,
+            };
+            // Goes on when the client is gone: what the engine has taken must be known here.
+            let stopping = way.app.jobs.stopping.clone();
+            let passed = stopping.run_until_cancelled_owned(passing.pass(parts, submission));
+            let passed = way.app.jobs.spawn(passed).await;
+            passed.ok().flatten().ok_or_else(gone)?
+        }
         Admission::Later(reservation) => {
             wait(way, engine, &prompt, &submission, &reservation).await
         }
@@ -110,71 +125,90 @@ async fn wait(
     Ok(taken(entry.id, entry.number, &accepted.node_errors))
 }
 
-/// The engine is free: the prompt goes to it at once, and its answer comes back.
-async fn straight(
-    way: &Way<'_>,
-    engine: &Arc<Engine>,
+/// A prompt for a free engine, with all that it needs on its way.
+struct Passing {
+    app: Arc<App>,
+    context: RequestContext,
+    signed_in: SignedIn,
+    engine: Arc<Engine>,
     address: SocketAddr,
-    mut parts: Parts,
-    submission: &Submission,
     job: Running,
-) -> Result<Response, Failure> {
-    let id = job.entry.id;
-    let started = Started {
-        way,
-        id,
-        is_kept: false,
-    };
-    let created_at = job.details.created_at;
-    let new = NewJob {
-        row: JobRow {
-            state: JobState::Running,
-            attempts: 1,
-            ..row(&job.entry, submission, created_at)
-        },
-        texts: texts(submission, created_at, &[]),
-    };
-    way.app
-        .store
-        .add_running_job(new)
-        .await
-        .map_err(|error| not_written(&error))?;
-    way.app.engines.make_room_for(engine).await;
-    let body = submission.body(id, created_at);
-    parts.headers.remove(CONTENT_LENGTH);
-    parts
-        .headers
-        .insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-    let request = Request::from_parts(parts, Body::from(body));
-    let answer = exchange(way, engine, address, request).await;
-    engine.prompt_was_passed();
-    let answer = match answer {
-        Ok(answer) if answer.status().is_success() => answer,
-        other => {
-            forget(way, id).await;
-            drop(started);
-            return Ok(other?);
-        }
-    };
-    let number = job.entry.number;
-    started.keep();
-    way.app.jobs.tell_count(&job.entry.user);
-    let watched = watch_job(Arc::clone(way.app), Arc::clone(engine), address, job, 1);
-    way.app.jobs.spawn(watched);
-    let answer = match Limited::new(answer.into_body(), MAX_ANSWER).collect().await {
-        Ok(collected) => serde_json::from_slice::<Value>(&collected.to_bytes()).unwrap_or_default(),
-        Err(_) => Value::Null,
-    };
-    Ok(taken(
-        id,
-        number,
-        answer.get("node_errors").unwrap_or(&json!({})),
-    ))
+}
+
+impl Passing {
+    /// Goes to the engine while it is written down; the engine's answer comes back when both is done.
+    async fn pass(self, mut parts: Parts, submission: Submission) -> Result<Response, Failure> {
+        let Self {
+            app,
+            context,
+            signed_in,
+            engine,
+            address,
+            job,
+        } = self;
+        let id = job.entry.id;
+        let started = Started {
+            app: &app,
+            id,
+            is_kept: false,
+        };
+        let created_at = job.details.created_at;
+        let new = NewJob {
+            row: JobRow {
+                state: JobState::Running,
+                attempts: 1,
+                ..row(&job.entry, &submission, created_at)
+            },
+            texts: texts(&submission, created_at, &[]),
+        };
+        let body = submission.body(id, created_at);
+        drop(submission);
+        let length = HeaderValue::from(body.len());
+        parts.headers.insert(CONTENT_LENGTH, length);
+        let request = Request::from_parts(parts, Body::from(body));
+        let way = Way {
+            app: &app,
+            context: &context,
+            signed_in: &signed_in,
+        };
+        let passed = async {
+            app.engines.make_room_for(&engine).await;
+            exchange(&way, &engine, address, request).await
+        };
+        let (written, answer) = tokio::join!(app.store.add_running_job(new), passed);
+        engine.prompt_was_passed();
+        let answer = match (written, answer) {
+            (Ok(()), Ok(answer)) if answer.status().is_success() => answer,
+            (Ok(()), other) => {
+                forget(&app, id).await;
+                return Ok(other?);
+            }
+            (Err(error), answer) => {
+                if answer.is_ok_and(|answer| answer.status().is_success()) {
+                    take_back(address, id).await;
+                }
+                return Err(not_written(&error));
+            }
+        };
+        let number = job.entry.number;
+        started.keep();
+        app.jobs.tell_count(&job.entry.user);
+        let watched = watch_job(Arc::clone(&app), engine, address, job, 1);
+        drop(app.jobs.spawn(watched));
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect();
+        let answer = body.await.map(|collected| collected.to_bytes());
+        let answer: Value = answer
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
+        let node_errors = answer.get("node_errors");
+        Ok(taken(id, number, node_errors.unwrap_or(&json!({}))))
+    }
 }
 
 /// A job that counts as running; unless it is kept, the GPU is free again when this is dropped.
-struct Started<'way> {
-    way: &'way Way<'way>,
+struct Started<'app> {
+    app: &'app App,
     id: JobId,
     is_kept: bool,
 }
@@ -188,14 +222,27 @@ impl Started<'_> {
 impl Drop for Started<'_> {
     fn drop(&mut self) {
         if !self.is_kept {
-            self.way.app.jobs.refused(self.id);
+            self.app.jobs.refused(self.id);
         }
     }
 }
 
-async fn forget(way: &Way<'_>, id: JobId) {
-    if let Err(error) = way.app.store.remove_jobs(vec![id]).await {
+async fn forget(app: &App, id: JobId) {
+    if let Err(error) = app.store.remove_jobs(vec![id]).await {
         tracing::warn!(error = %chain(&error), "a refused job could not be forgotten");
+    }
+}
+
+/// Ends a job that the engine has taken and that is refused all the same.
+async fn take_back(address: SocketAddr, id: JobId) {
+    let id = id.to_string();
+    for ended in [
+        client::unqueue(address, &id).await,
+        client::interrupt(address, &id).await,
+    ] {
+        if let Err(error) = ended {
+            tracing::warn!(error = %chain(&error), "a refused job may still run");
+        }
     }
 }
 

@@ -87,6 +87,15 @@ impl Json {
         }
     }
 
+    /// A member, which is missing afterwards.
+    fn take(&mut self, name: &str) -> Option<Self> {
+        let Self::Object(members) = self else {
+            return None;
+        };
+        let place = members.iter().position(|(other, _)| other == name)?;
+        Some(members.swap_remove(place).1)
+    }
+
     /// As it is written into an answer.
     fn to_value(&self) -> serde_json::Value {
         match self {
@@ -126,7 +135,7 @@ pub(crate) struct Prompt {
 impl Prompt {
     /// Reads the body of a `POST /prompt`.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, PromptFault> {
-        let body: Json =
+        let mut body: Json =
             serde_json::from_slice(body).map_err(|error| PromptFault::Json(error.to_string()))?;
         if !matches!(body, Json::Object(_)) {
             return Err(wrong("the body", "an object"));
@@ -147,18 +156,15 @@ impl Prompt {
             Some(_) => return Err(wrong("partial_execution_targets", "a list")),
         }
         // ComfyUI says itself that a prompt is missing.
-        let nodes = match body.get("prompt") {
-            None => Vec::new(),
-            Some(Json::Object(nodes)) => nodes
-                .iter()
-                .map(|(id, node)| read_node(id, node))
-                .collect::<Result<_, _>>()?,
+        let (nodes, has_graph) = match body.take("prompt") {
+            None => (Vec::new(), false),
+            Some(Json::Object(nodes)) => {
+                let nodes = nodes.into_iter().map(|(id, node)| read_node(id, node));
+                (nodes.collect::<Result<_, _>>()?, true)
+            }
             Some(_) => return Err(wrong("prompt", "an object")),
         };
-        Ok(Self {
-            nodes,
-            has_graph: body.get("prompt").is_some(),
-        })
+        Ok(Self { nodes, has_graph })
     }
 
     /// Stands for the models that the prompt loads: equal for prompts that load the same. `None`:
@@ -212,30 +218,27 @@ fn check_extra_data(extra: &Json) -> Result<(), PromptFault> {
     }
 }
 
-fn read_node(id: &str, node: &Json) -> Result<Node, PromptFault> {
+fn read_node(id: String, mut node: Json) -> Result<Node, PromptFault> {
     let Json::Object(_) = node else {
         return Err(wrong(format!("prompt.{id}"), "an object"));
     };
-    let class_type = match node.get("class_type") {
+    let class_type = match node.take("class_type") {
         // ComfyUI says itself that it is missing.
         None => String::new(),
-        Some(Json::Text(class_type)) => class_type.clone(),
+        Some(Json::Text(class_type)) => class_type,
         Some(_) => return Err(wrong(format!("prompt.{id}.class_type"), "text")),
     };
-    let inputs = match node.get("inputs") {
-        None => Vec::new(),
-        Some(Json::Object(inputs)) => inputs.clone(),
+    let (inputs, has_inputs) = match node.take("inputs") {
+        None => (Vec::new(), false),
+        Some(Json::Object(inputs)) => (inputs, true),
         Some(_) => return Err(wrong(format!("prompt.{id}.inputs"), "an object")),
     };
     Ok(Node {
-        id: id.to_owned(),
+        id,
         class_type,
         inputs,
-        has_inputs: node.get("inputs").is_some(),
-        title: node
-            .get("_meta")
-            .and_then(|meta| meta.get("title"))
-            .cloned(),
+        has_inputs,
+        title: node.take("_meta").and_then(|mut meta| meta.take("title")),
     })
 }
 
@@ -244,6 +247,9 @@ impl<'de> Deserialize<'de> for Json {
         source.deserialize_any(JsonVisitor)
     }
 }
+
+/// Members up to which an object counts as small.
+const SMALL_OBJECT: usize = 16;
 
 struct JsonVisitor;
 
@@ -298,9 +304,18 @@ impl<'de> Visitor<'de> for JsonVisitor {
         mut members: Members,
     ) -> Result<Json, Members::Error> {
         let mut object: Vec<(String, Json)> = Vec::new();
+        // The names of a large object; in a small one looking through all is faster.
         let mut names = HashSet::new();
         while let Some((name, value)) = members.next_entry::<String, Json>()? {
-            if !names.insert(name.clone()) {
+            if object.len() == SMALL_OBJECT {
+                names.extend(object.iter().map(|(name, _)| name.clone()));
+            }
+            let is_known = if object.len() < SMALL_OBJECT {
+                object.iter().any(|(known, _)| *known == name)
+            } else {
+                !names.insert(name.clone())
+            };
+            if is_known {
                 return Err(Members::Error::custom(format_args!(
                     "the key \"{name}\" stands twice in one object"
                 )));
@@ -393,6 +408,14 @@ mod tests {
             assert!(said.contains(expected), "{body}: {said}");
         }
         assert!(fault(&deep).contains("recursion limit"));
+        let many = |twice: &str| {
+            let members: Vec<String> = (0..40).map(|number| format!("\"{number}\":0")).collect();
+            format!("{{{},\"{twice}\":1}}", members.join(","))
+        };
+        for twice in ["0", "15", "16", "39"] {
+            assert!(fault(&many(twice)).contains("stands twice"), "{twice}");
+        }
+        assert!(Prompt::parse(many("40").as_bytes()).is_ok());
         let long = format!("{{\"number\":{}}}", "9".repeat(400));
         assert!(fault(&long).contains("out of range"));
         assert!(Prompt::parse(b"\xff\xfe{\x00}\x00").is_err(), "not UTF-8");

@@ -33,6 +33,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -73,7 +74,7 @@ pub(crate) struct Queue {
     pub(super) look: Notify,
     /// Jobs are looked after by tasks of this.
     pub(super) tasks: TaskTracker,
-    pub(super) stopping: CancellationToken,
+    pub(crate) stopping: CancellationToken,
     pub(crate) sockets: Sockets,
     owner_hold: Mutex<Option<OwnerHold>>,
     pub(super) store: Arc<Store>,
@@ -131,8 +132,11 @@ impl Queue {
     }
 
     /// Looks after a job until it ends.
-    pub(crate) fn spawn(&self, job: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(job);
+    pub(crate) fn spawn<Output: Send + 'static>(
+        &self,
+        job: impl Future<Output = Output> + Send + 'static,
+    ) -> JoinHandle<Output> {
+        self.tasks.spawn(job)
     }
 
     /// Tells how a new job goes on, and keeps its place. `engine`: free for it if it has no job.
