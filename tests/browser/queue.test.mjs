@@ -211,7 +211,7 @@ describe("the owner", () => {
       mock: { world: { hold: hold({ reason: "quiet_hours" }) } },
     });
     await open(page, "#/queue");
-    await page.getByRole("heading", { name: "quiet hours, nobody's jobs run" }).waitFor();
+    await page.getByRole("heading", { name: "quiet hours, only your own jobs run" }).waitFor();
     await page.getByRole("button", { name: "I need my GPU now" }).waitFor();
   });
 });
