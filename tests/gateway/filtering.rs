@@ -1,6 +1,6 @@
 //! Address lists, the guard against foreign pages, ComfyUI-Manager, HTTPS.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -8,10 +8,14 @@ use sentinel_tests::{Ask, Gateway, Options, Socket, ended_within, eventually, re
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 const SECOND: Duration = Duration::from_millis(1500);
+/// A file that was not written to for this long may count as whole.
+const WRITING_PAUSE: Duration = Duration::from_millis(80);
 
 fn status_from(gateway: &Gateway, address: &str) -> Result<u16> {
     // A banned address may get no answer at all.
@@ -55,6 +59,53 @@ async fn an_edit_of_the_deny_list_counts_within_a_second() -> Result<()> {
     other.next().await?;
     fs::write(&path, "")?;
     eventually(SECOND, || Ok(status_from(&gateway, "192.168.1.50")? == 200))
+}
+
+/// Cuts a file off and writes it over and over, as a slow network drive may; the longest pause it made.
+fn write_slowly(path: &Path, is_over: &AtomicBool) -> Result<Duration> {
+    let (mut longest, mut last) = (Duration::ZERO, Instant::now());
+    while !is_over.load(Ordering::Relaxed) {
+        fs::write(path, "# written slowly\n")?;
+        longest = longest.max(last.elapsed());
+        last = Instant::now();
+        std::thread::yield_now();
+    }
+    Ok(longest)
+}
+
+#[test]
+fn a_list_that_an_editor_is_writing_lets_nobody_in() -> Result<()> {
+    let gateway = Gateway::start(Options::default().behind_a_proxy())?;
+    let path = gateway.data.path().join("blacklist.txt");
+    let is_banned = |address| Ok(status_from(&gateway, address)? == 403);
+    // On a busy machine the writing itself may pause for so long that it looks finished.
+    for _ in 0..5 {
+        fs::write(&path, "192.168.1.50\n")?;
+        eventually(SECOND, || is_banned("192.168.1.50"))?;
+        let is_over = AtomicBool::new(false);
+        let (was_let_in, longest_pause) = std::thread::scope(|scope| -> Result<_> {
+            let writer = scope.spawn(|| write_slowly(&path, &is_over));
+            let begun = Instant::now();
+            let mut was_let_in = false;
+            while begun.elapsed() < SECOND && !was_let_in {
+                was_let_in = !is_banned("192.168.1.50")?;
+            }
+            is_over.store(true, Ordering::Relaxed);
+            let pause = writer
+                .join()
+                .map_err(|_| anyhow::anyhow!("the writer died"))??;
+            Ok((was_let_in, pause))
+        })?;
+        if was_let_in && longest_pause >= WRITING_PAUSE {
+            continue;
+        }
+        ensure!(!was_let_in, "he was let in");
+        fs::write(&path, "# written slowly\n192.168.1.51\n")?;
+        eventually(SECOND, || is_banned("192.168.1.51"))?;
+        ensure!(!is_banned("192.168.1.50")?, "the whole list counts");
+        return Ok(());
+    }
+    anyhow::bail!("this machine is too busy for this test")
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::prepare::{PreparedLauncher, Sources, Tenant};
 use crate::accounts::UserId;
 use crate::config::ConfigFile;
 use crate::files::DataDirectory;
+use crate::http::chain;
 use crate::jobs::Catalogue;
 use crate::supervisor::{
     Attached, EngineState, EngineStatus, LocalSpawner, LogLimits, LogRing, RestartPolicy,
@@ -192,6 +193,18 @@ impl Engine {
     pub(crate) fn prompt_was_passed(&self) {
         self.activity.prompt_was_passed();
         self.asked.notify_one();
+    }
+
+    /// Asks for the end of a job, whether it waits or runs there.
+    pub(crate) async fn end_job(&self, address: SocketAddr, job: &str) {
+        for ended in [
+            client::unqueue(address, job).await,
+            client::interrupt(address, job).await,
+        ] {
+            if let Err(error) = ended {
+                tracing::warn!(engine = %self.id, error = %chain(&error), "ComfyUI did not end a job");
+            }
+        }
     }
 
     /// What its nodes take, once it has told since its start.

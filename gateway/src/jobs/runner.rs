@@ -141,7 +141,7 @@ async fn until_end(app: &App, engine: &Engine, address: SocketAddr, job: &Runnin
         let wants_end = app.jobs.intent(job.entry.id).is_some();
         if wants_end && interrupt_at.is_none_or(|at| now >= at) {
             interrupt_at = Some(now + INTERRUPT_AGAIN);
-            end_in_engine(engine, address, &id).await;
+            engine.end_job(address, &id).await;
         }
         let is_calm = is_there && events.is_some() && !wants_end;
         let next_look = sleep_until(next_look(Instant::now(), is_calm, deadline));
@@ -215,17 +215,6 @@ async fn next_count(events: &mut Option<Events>) -> Option<u32> {
 /// Waits for a change; tells whether the engine that has the job is gone.
 async fn gone(status: &mut watch::Receiver<EngineStatus>, address: SocketAddr) -> bool {
     status.changed().await.is_err() || status.borrow_and_update().address != Some(address)
-}
-
-async fn end_in_engine(engine: &Engine, address: SocketAddr, id: &str) {
-    for ended in [
-        client::unqueue(address, id).await,
-        client::interrupt(address, id).await,
-    ] {
-        if let Err(error) = ended {
-            tracing::warn!(engine = %engine.id(), error = %chain(&error), "ComfyUI did not end a job");
-        }
-    }
 }
 
 /// The engine has recorded the end.

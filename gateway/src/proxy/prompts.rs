@@ -5,7 +5,7 @@ use super::{Failure, ProxyError, Way, exchange, refused};
 use crate::app::App;
 use crate::auth::SignedIn;
 use crate::clock;
-use crate::engine::{Engine, EngineId, client};
+use crate::engine::{Engine, EngineId};
 use crate::http::{ApiError, RequestContext, chain};
 use crate::jobs::{
     Accepted, Admission, Arrival, Entry, JobId, LimitFault, MAX_PROMPT, NodePolicy, Prompt,
@@ -84,44 +84,49 @@ pub(super) async fn pass(
                 address,
                 job: *job,
             };
-            // Goes on when the client is gone: what the engine has taken must be known here.
-            let stopping = way.app.jobs.stopping.clone();
-            let passed = stopping.run_until_cancelled_owned(passing.pass(parts, submission));
-            let passed = way.app.jobs.spawn(passed).await;
-            passed.ok().flatten().ok_or_else(gone)?
+            see_through(way.app, passing.pass(parts, submission)).await
         }
         Admission::Later(reservation) => {
-            wait(way, engine, &prompt, &submission, &reservation).await
+            let (app, engine) = (Arc::clone(way.app), Arc::clone(engine));
+            let waiting = wait(app, engine, prompt, submission, *reservation);
+            see_through(way.app, waiting).await
         }
     }
 }
 
+/// Goes on when the client is gone: what is written down, or was taken by an engine, must be known to the queue.
+async fn see_through(
+    app: &App,
+    work: impl Future<Output = Result<Response, Failure>> + Send + 'static,
+) -> Result<Response, Failure> {
+    let stopping = app.jobs.stopping.clone();
+    let work = app.jobs.spawn(stopping.run_until_cancelled_owned(work));
+    work.await.ok().flatten().ok_or_else(gone)?
+}
+
 /// The prompt is written down; what ComfyUI would refuse is refused before.
 async fn wait(
-    way: &Way<'_>,
-    engine: &Engine,
-    prompt: &Prompt,
-    submission: &Submission,
-    reservation: &Reservation,
+    app: Arc<App>,
+    engine: Arc<Engine>,
+    prompt: Prompt,
+    submission: Submission,
+    reservation: Reservation,
 ) -> Result<Response, Failure> {
     let accepted = match engine.catalogue() {
         Some(catalogue) => catalogue
-            .check(prompt, submission.targets().as_deref())
+            .check(&prompt, submission.targets().as_deref())
             .map_err(|refusal| in_comfyui_form(refusal.body()))?,
         None => Accepted::unchecked(),
     };
     let entry = &reservation.entry;
     let created_at = reservation.details.created_at;
     let job = NewJob {
-        row: row(entry, submission, created_at),
-        texts: texts(submission, created_at, &accepted.outputs),
+        row: row(entry, &submission, created_at),
+        texts: texts(&submission, created_at, &accepted.outputs),
     };
-    way.app
-        .store
-        .add_job(job)
-        .await
-        .map_err(|error| not_written(&error))?;
-    way.app.jobs.enqueue(reservation);
+    let written = app.store.add_job(job).await;
+    written.map_err(|error| not_written(&error))?;
+    app.jobs.enqueue(&reservation);
     Ok(taken(entry.id, entry.number, &accepted.node_errors))
 }
 
@@ -185,7 +190,7 @@ impl Passing {
             }
             (Err(error), answer) => {
                 if answer.is_ok_and(|answer| answer.status().is_success()) {
-                    take_back(address, id).await;
+                    engine.end_job(address, &id.to_string()).await;
                 }
                 return Err(not_written(&error));
             }
@@ -230,19 +235,6 @@ impl Drop for Started<'_> {
 async fn forget(app: &App, id: JobId) {
     if let Err(error) = app.store.remove_jobs(vec![id]).await {
         tracing::warn!(error = %chain(&error), "a refused job could not be forgotten");
-    }
-}
-
-/// Ends a job that the engine has taken and that is refused all the same.
-async fn take_back(address: SocketAddr, id: JobId) {
-    let id = id.to_string();
-    for ended in [
-        client::unqueue(address, &id).await,
-        client::interrupt(address, &id).await,
-    ] {
-        if let Err(error) = ended {
-            tracing::warn!(error = %chain(&error), "a refused job may still run");
-        }
     }
 }
 

@@ -1,11 +1,15 @@
 //! Jobs outlive what ends around them.
 
 use super::{
-    PATIENCE, count, job, post, queue, separate, slow, slow_saved, started, state, until, with_two,
+    PATIENCE, count, get, job, post, queue, separate, slow, slow_saved, started, state, until,
+    with_two,
 };
 use anyhow::{Context as _, Result, ensure};
-use sentinel_tests::{Gateway, eventually};
+use sentinel_tests::{Answer, Gateway, eventually};
 use serde_json::json;
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 #[test]
 fn waiting_jobs_and_history_outlive_a_kill_and_nothing_runs_twice() -> Result<()> {
@@ -72,27 +76,15 @@ fn a_database_that_cannot_write_refuses_new_jobs_and_loses_none() -> Result<()> 
     let (gateway, alice, _) = with_two(separate())?;
     let running = queue(&gateway, &alice, &slow(1.0, "running"))?;
     let waiting = queue(&gateway, &alice, &slow(0.05, "waiting"))?;
-    let database = rusqlite::Connection::open(gateway.data.path().join("sentinel.db"))?;
-    database.execute_batch("PRAGMA busy_timeout = 5000; BEGIN EXCLUSIVE;")?;
+    let lock = lock_database(&gateway)?;
     let refused = post(
         &gateway,
         &alice,
         "/prompt",
         &json!({"prompt": slow(0.05, "x")}),
     )?;
-    ensure!(
-        refused.status == 507,
-        "{}: {}",
-        refused.status,
-        refused.text()
-    );
-    ensure!(
-        refused.json()["code"] == "not_written",
-        "{}",
-        refused.text()
-    );
-    database.execute_batch("ROLLBACK;")?;
-    drop(database);
+    ensure_not_written(&refused)?;
+    drop(lock);
     until(&gateway, &alice, &running, "completed")?;
     until(&gateway, &alice, &waiting, "completed")?;
     ensure!(count(&gateway, &alice, "")? == 2);
@@ -143,17 +135,7 @@ fn a_full_disk_refuses_new_jobs_with_a_clear_error_and_loses_none() -> Result<()
     let mut large = slow(0.05, "x");
     large["1"]["_meta"] = json!({ "title": "t".repeat(200_000) });
     let refused = post(&gateway, &alice, "/prompt", &json!({ "prompt": large }))?;
-    ensure!(
-        refused.status == 507,
-        "{}: {}",
-        refused.status,
-        refused.text()
-    );
-    ensure!(
-        refused.json()["code"] == "not_written",
-        "{}",
-        refused.text()
-    );
+    ensure_not_written(&refused)?;
     drop(file);
     std::fs::remove_file(&filler)?;
     until(&gateway, &alice, &running, "completed")?;
@@ -164,4 +146,71 @@ fn a_full_disk_refuses_new_jobs_with_a_clear_error_and_loses_none() -> Result<()
     drop(gateway);
     drop(disk);
     Ok(())
+}
+
+fn ensure_not_written(refused: &Answer) -> Result<()> {
+    let (status, text) = (refused.status, refused.text());
+    ensure!(status == 507, "{status}: {text}");
+    ensure!(refused.json()["code"] == "not_written", "{text}");
+    Ok(())
+}
+
+/// A lock on the database, so that nothing can be written; given up when dropped.
+fn lock_database(gateway: &Gateway) -> Result<rusqlite::Connection> {
+    let database = rusqlite::Connection::open(gateway.data.path().join("sentinel.db"))?;
+    database.execute_batch("PRAGMA busy_timeout = 5000; BEGIN EXCLUSIVE;")?;
+    Ok(database)
+}
+
+#[test]
+fn a_job_that_a_free_engine_took_and_nobody_wrote_down_is_taken_back() -> Result<()> {
+    let (gateway, alice, _) = with_two(separate())?;
+    let lock = lock_database(&gateway)?;
+    let body = json!({ "prompt": slow(25.0, "not written") });
+    let refused = post(&gateway, &alice, "/prompt", &body)?;
+    ensure_not_written(&refused)?;
+    drop(lock);
+    ensure!(count(&gateway, &alice, "")? == 0);
+    // Behind the other it would end much later.
+    let begun = Instant::now();
+    let next = queue(&gateway, &alice, &slow(0.05, "next"))?;
+    until(&gateway, &alice, &next, "completed")?;
+    ensure!(
+        begun.elapsed() < Duration::from_secs(15),
+        "the other one ran on"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_job_whose_client_leaves_before_the_answer_goes_on_and_ends() -> Result<()> {
+    let (gateway, alice, _) = with_two(separate())?;
+    let remaining = || {
+        let told = get(&gateway, &alice, "/prompt")?.json();
+        Ok(told["exec_info"]["queue_remaining"] == 1)
+    };
+    let lock = lock_database(&gateway)?;
+    let body = json!({ "prompt": slow_saved(0.3, "left alone") }).to_string();
+    let mut client = TcpStream::connect(("127.0.0.1", gateway.port))?;
+    write!(
+        client,
+        "POST /prompt HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nAuthorization: Bearer {alice}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        gateway.port,
+        body.len()
+    )?;
+    eventually(PATIENCE, remaining)?;
+    drop(client);
+    drop(lock);
+    eventually(PATIENCE, || {
+        Ok(count(&gateway, &alice, "?status=completed")? == 1)
+    })
+    .with_context(|| {
+        format!(
+            "{:?}",
+            get(&gateway, &alice, "/api/jobs").map(|all| all.json())
+        )
+    })?;
+    let next = queue(&gateway, &alice, &slow(0.05, "next"))?;
+    until(&gateway, &alice, &next, "completed")
 }
