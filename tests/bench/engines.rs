@@ -4,7 +4,7 @@
 
 use crate::client::{Target as Peer, latencies};
 use crate::fixture::{Fixture, Gateway, PASSWORD, USERNAME};
-use crate::measurements::{MEGA, SINGLE, only_ours, verdict};
+use crate::measurements::{MEGA, SINGLE, only_ours, only_ours_row, verdict};
 use crate::process::own_memory;
 use crate::table::Target::AtMost;
 use crate::table::{Row, median};
@@ -330,37 +330,28 @@ pub(crate) fn ten_users(fixture: &Fixture, _: usize) -> Result<Vec<Row>> {
             let _ = worker.socket.send(Message::Close(None)).await;
         }
     });
-    let row = |name, unit, value: f64, limit: Option<f64>| Row {
-        name,
-        unit,
-        values: only_ours(value),
-        verdicts: limit
-            .map(|limit| verdict("itself", value, AtMost(limit)))
-            .into_iter()
-            .collect(),
-    };
     Ok(vec![
-        row("Ten users at work", "jobs/s", jobs / seconds, None),
-        row(
+        only_ours_row("Ten users at work", "jobs/s", jobs / seconds, None),
+        only_ours_row(
             "Jobs not in their owner's history",
             "jobs",
             lost as f64,
             Some(0.0),
         ),
-        row(
+        only_ours_row(
             "Foreign jobs in a history",
             "jobs",
             entries as f64,
             Some(0.0),
         ),
-        row("Events seen by ten sockets", "events", events as f64, None),
-        row(
+        only_ours_row("Events seen by ten sockets", "events", events as f64, None),
+        only_ours_row(
             "Foreign events among them",
             "events",
             foreign as f64,
             Some(0.0),
         ),
-        row("Memory (PSS) grown meanwhile", "MiB", growth, Some(2.0)),
+        only_ours_row("Memory (PSS) grown meanwhile", "MiB", growth, Some(2.0)),
     ])
 }
 

@@ -84,6 +84,22 @@ pub(crate) fn only_ours(value: f64) -> [Option<f64>; WAYS] {
     values
 }
 
+/// A figure of ours alone, which is at most `limit` if there is one.
+pub(crate) fn only_ours_row(
+    name: &'static str,
+    unit: &'static str,
+    value: f64,
+    limit: Option<f64>,
+) -> Row {
+    let verdicts = limit.map(|limit| verdict("itself", value, AtMost(limit)));
+    Row {
+        name,
+        unit,
+        values: only_ours(value),
+        verdicts: verdicts.into_iter().collect(),
+    }
+}
+
 /// All measurements whose name holds `only`.
 pub(crate) fn all(fixture: &Fixture, count: usize, only: &str) -> Result<Table> {
     type Measure = fn(&Fixture, usize) -> Result<Vec<Row>>;

@@ -3,7 +3,7 @@
 
 use crate::client::{Connection, Target as Peer, latencies};
 use crate::fixture::{DIRECT, Fixture, OURS, WAYS};
-use crate::measurements::{SINGLE, only_ours, verdict};
+use crate::measurements::{SINGLE, only_ours_row, verdict};
 use crate::process::{Process, memory, sentineld};
 use crate::table::Target::AtMost;
 use crate::table::{Row, median};
@@ -121,6 +121,12 @@ fn posting(peer: &Peer, path: &str, body: &Value) -> Vec<u8> {
     request
 }
 
+/// Starts a job that runs until it is ended.
+fn hold_gpu(peer: &Peer) -> Result<()> {
+    let body = json!({"prompt": probe(600.0, "holds")});
+    hand_in(peer, &mut peer.connect()?, &body).map(|_| ())
+}
+
 /// Waits until so many jobs of one's own are left.
 fn await_left(peer: &Peer, left: usize) -> Result<()> {
     let mut connection = peer.connect()?;
@@ -173,11 +179,7 @@ fn straight(peer: &Peer, round: usize) -> Result<f64> {
 /// Median time of `POST /prompt` while another job runs, milliseconds.
 fn held(peer: &Peer, round: usize) -> Result<f64> {
     let mut connection = peer.connect()?;
-    hand_in(
-        peer,
-        &mut connection,
-        &json!({"prompt": probe(600.0, "holds")}),
-    )?;
+    hold_gpu(peer)?;
     let mut times = Vec::new();
     for number in 0..HANDED_IN {
         let body = drawn(&format!("held {round} {number}"));
@@ -235,11 +237,7 @@ pub(crate) fn in_line(fixture: &Fixture, _: usize) -> Result<Vec<Row>> {
     ];
     let gateway = fixture.attached(engine.address, USERS + 2, &settings)?;
     let admin = gateway.token_of(None)?;
-    hand_in(
-        &admin,
-        &mut admin.connect()?,
-        &json!({"prompt": probe(600.0, "holds")}),
-    )?;
+    hold_gpu(&admin)?;
     let before = memory(&[gateway.process.id()])?;
     let mut some = None;
     for user in 1..=USERS {
@@ -262,11 +260,7 @@ pub(crate) fn in_line(fixture: &Fixture, _: usize) -> Result<Vec<Row>> {
 
     let gateway = fixture.attached(engine.address, 2, &settings)?;
     let admin = gateway.token_of(None)?;
-    hand_in(
-        &admin,
-        &mut admin.connect()?,
-        &json!({"prompt": probe(600.0, "holds")}),
-    )?;
+    hold_gpu(&admin)?;
     let one = gateway.token_of(Some(1))?;
     let mut connection = one.connect()?;
     for number in 0..WAITING {
@@ -280,37 +274,28 @@ pub(crate) fn in_line(fixture: &Fixture, _: usize) -> Result<Vec<Row>> {
     let first_page = listed(&one, &page, PAGE)?;
     clear(&one)?;
     clear(&admin)?;
-    let row = |name, unit, value, limit: Option<f64>| Row {
-        name,
-        unit,
-        values: only_ours(value),
-        verdicts: limit
-            .map(|limit| verdict("itself", value, AtMost(limit)))
-            .into_iter()
-            .collect(),
-    };
     Ok(vec![
-        row(
+        only_ours_row(
             "Own queue, 100 of 10,000 jobs of 30 KB in line, p50",
             "ms",
             own,
             Some(20.0),
         ),
-        row(
+        only_ours_row(
             "Own first page of jobs among them, p50",
             "ms",
             own_page,
             Some(20.0),
         ),
-        row("Own place in line among them, p50", "ms", place, Some(20.0)),
-        row(
+        only_ours_row("Own place in line among them, p50", "ms", place, Some(20.0)),
+        only_ours_row(
             "Memory (PSS) grown by these 10,000",
             "MiB",
             held,
             Some(20.0),
         ),
-        row("Own queue of 10,000 small jobs, p50", "ms", all, None),
-        row(
+        only_ours_row("Own queue of 10,000 small jobs, p50", "ms", all, None),
+        only_ours_row(
             "First page of these 10,000, p50",
             "ms",
             first_page,
