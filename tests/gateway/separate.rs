@@ -13,19 +13,6 @@ fn options() -> Options {
     Options::default().set("separate_users=true")
 }
 
-/// A gateway with the users alice and bob, and their tokens.
-fn with_two(options: Options) -> Result<(Gateway, String, String)> {
-    let gateway = Gateway::start(options)?;
-    let mut tokens = Vec::new();
-    for name in ["alice", "bob_"] {
-        gateway.add_user(name)?;
-        tokens.push(gateway.make_token(name)?);
-    }
-    let [alice, bob] =
-        <[String; 2]>::try_from(tokens).map_err(|_| anyhow::anyhow!("two tokens"))?;
-    Ok((gateway, alice, bob))
-}
-
 fn get(gateway: &Gateway, token: &str, target: &str) -> Result<Answer> {
     gateway.ask(&Ask::get(target).bearer(token))
 }
@@ -75,7 +62,7 @@ fn state_of(gateway: &Gateway, username: &str) -> Result<String> {
 
 #[test]
 fn each_user_has_an_engine_with_files_of_its_own() -> Result<()> {
-    let (gateway, alice, bob) = with_two(options())?;
+    let (gateway, alice, bob) = Gateway::with_two(options())?;
     let id = run(&gateway, &alice, &picture(1))?;
     ensure!(get(&gateway, &bob, "/history")?.json() == json!({}));
     ensure!(get(&gateway, &bob, &format!("/history/{id}"))?.json() == json!({}));
@@ -117,7 +104,7 @@ fn a_page_waits_and_a_program_waits_or_is_told_when_to_come_again() -> Result<()
     let options = options()
         .fault("slow-start=1")
         .set("comfyui.start_wait_seconds=0");
-    let (gateway, alice, _) = with_two(options.without_engine())?;
+    let (gateway, alice, _) = Gateway::with_two(options.without_engine())?;
     let page = gateway.ask(&Ask::get("/").browser().cookie(&gateway.sign_in("alice")?))?;
     ensure!(
         page.status == 503 && page.text().contains("sentinel-state"),
@@ -135,7 +122,7 @@ fn a_page_waits_and_a_program_waits_or_is_told_when_to_come_again() -> Result<()
 
 #[test]
 fn a_page_in_the_background_starts_nothing_that_an_admin_stopped() -> Result<()> {
-    let (gateway, alice, _) = with_two(options())?;
+    let (gateway, alice, _) = Gateway::with_two(options())?;
     let cookie = gateway.sign_in("alice")?;
     get(&gateway, &alice, "/system_stats")?;
     let id = gateway.user_id("alice")?;
@@ -162,7 +149,7 @@ fn a_page_in_the_background_starts_nothing_that_an_admin_stopped() -> Result<()>
 
 #[test]
 fn no_more_engines_live_than_allowed_and_the_idlest_makes_room() -> Result<()> {
-    let (gateway, alice, bob) = with_two(options().set("comfyui.max_engines=2"))?;
+    let (gateway, alice, bob) = Gateway::with_two(options().set("comfyui.max_engines=2"))?;
     ensure!(get(&gateway, &alice, "/system_stats")?.status == 200);
     ensure!(gateway.engine_processes().len() == 2);
     ensure!(get(&gateway, &bob, "/system_stats")?.status == 200);
@@ -177,7 +164,7 @@ fn no_more_engines_live_than_allowed_and_the_idlest_makes_room() -> Result<()> {
 
 #[test]
 fn a_job_keeps_its_engine_when_another_wants_its_place() -> Result<()> {
-    let (gateway, alice, bob) = with_two(
+    let (gateway, alice, bob) = Gateway::with_two(
         options()
             .set("comfyui.max_engines=1")
             .set("comfyui.start_wait_seconds=2"),
@@ -197,7 +184,7 @@ fn a_job_keeps_its_engine_when_another_wants_its_place() -> Result<()> {
 
 #[test]
 fn jobs_of_different_users_run_one_after_another() -> Result<()> {
-    let (gateway, alice, bob) = with_two(options().set("gpu_slots=1"))?;
+    let (gateway, alice, bob) = Gateway::with_two(options().set("gpu_slots=1"))?;
     for token in [&alice, &bob] {
         ensure!(get(&gateway, token, "/system_stats")?.status == 200);
     }
@@ -224,7 +211,7 @@ fn jobs_of_different_users_run_one_after_another() -> Result<()> {
 
 #[test]
 fn a_killed_engine_comes_back_and_disturbs_nobody() -> Result<()> {
-    let (gateway, alice, bob) = with_two(options().fault("crash-on-prompt"))?;
+    let (gateway, alice, bob) = Gateway::with_two(options().fault("crash-on-prompt"))?;
     for token in [&alice, &bob] {
         ensure!(get(&gateway, token, "/system_stats")?.status == 200);
     }
@@ -290,7 +277,7 @@ fn separation_is_switched_while_it_runs_and_nothing_is_lost() -> Result<()> {
 
 #[test]
 fn files_of_a_deleted_user_are_kept_given_or_deleted() -> Result<()> {
-    let (gateway, alice, bob) = with_two(options())?;
+    let (gateway, alice, bob) = Gateway::with_two(options())?;
     for token in [&alice, &bob] {
         run(&gateway, token, &picture(3))?;
     }
@@ -328,7 +315,7 @@ fn files_of_a_deleted_user_are_kept_given_or_deleted() -> Result<()> {
 
 #[test]
 fn whoever_is_disabled_loses_his_engine_at_once() -> Result<()> {
-    let (gateway, alice, _) = with_two(options())?;
+    let (gateway, alice, _) = Gateway::with_two(options())?;
     ensure!(get(&gateway, &alice, "/system_stats")?.status == 200);
     ensure!(gateway.engine_processes().len() == 2);
     let id = gateway.user_id("alice")?;
@@ -343,7 +330,7 @@ fn whoever_is_disabled_loses_his_engine_at_once() -> Result<()> {
 
 #[test]
 fn stopping_comfyui_stops_all_and_keeps_them_stopped() -> Result<()> {
-    let (gateway, alice, _) = with_two(options().set("comfyui.start_wait_seconds=1"))?;
+    let (gateway, alice, _) = Gateway::with_two(options().set("comfyui.start_wait_seconds=1"))?;
     ensure!(get(&gateway, &alice, "/system_stats")?.status == 200);
     ensure!(gateway.admin("POST", "engine/stop", None)?.status == 202);
     eventually(PATIENCE, || Ok(gateway.engine_processes().is_empty()))?;
@@ -362,7 +349,7 @@ fn stopping_comfyui_stops_all_and_keeps_them_stopped() -> Result<()> {
 
 #[test]
 fn the_command_line_sees_and_stops_engines() -> Result<()> {
-    let (gateway, alice, _) = with_two(options())?;
+    let (gateway, alice, _) = Gateway::with_two(options())?;
     ensure!(get(&gateway, &alice, "/system_stats")?.status == 200);
     let line_of = |name: &str| -> Result<String> {
         let list = gateway.command(&["engines", "list"])?;

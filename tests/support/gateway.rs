@@ -342,6 +342,17 @@ impl Gateway {
         token_of(&answer)
     }
 
+    /// Starts a gateway with the users alice and bob_; returns it and their tokens.
+    pub fn with_two(options: Options) -> Result<(Self, String, String)> {
+        let gateway = Self::start(options)?;
+        let token_of = |name| -> Result<String> {
+            gateway.add_user(name)?;
+            gateway.make_token(name)
+        };
+        let (alice, bob) = (token_of("alice")?, token_of("bob_")?);
+        Ok((gateway, alice, bob))
+    }
+
     /// Makes an API token by `/generate_token`.
     pub fn make_token(&self, name: &str) -> Result<String> {
         let body = json!({"username": name, "password": PASSWORD, "expire_hours": 1});

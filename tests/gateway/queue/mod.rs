@@ -23,16 +23,10 @@ fn separate() -> Options {
 
 /// A gateway with users alice and bob_ whose engines answer, and their tokens.
 fn with_two(options: Options) -> Result<(Gateway, String, String)> {
-    let gateway = Gateway::start(options)?;
-    let mut tokens = Vec::new();
-    for name in ["alice", "bob_"] {
-        gateway.add_user(name)?;
-        let token = gateway.make_token(name)?;
-        ensure!(get(&gateway, &token, "/object_info/SaveImage")?.status == 200);
-        tokens.push(token);
+    let (gateway, alice, bob) = Gateway::with_two(options)?;
+    for token in [&alice, &bob] {
+        ensure!(get(&gateway, token, "/object_info/SaveImage")?.status == 200);
     }
-    let [alice, bob] =
-        <[String; 2]>::try_from(tokens).map_err(|_| anyhow::anyhow!("two tokens"))?;
     Ok((gateway, alice, bob))
 }
 
