@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "copy_text",
         "desktop_settings_get",
         "desktop_settings_set",
+        "language_set",
         "open_comfyui",
         "open_folder",
         "window_state",

@@ -6,6 +6,7 @@
 use crate::json::Json;
 use parking_lot::{Condvar, Mutex};
 use std::cmp::Ordering;
+use std::sync::Arc;
 use std::time::Duration;
 
 const HISTORY: usize = 10_000;
@@ -25,7 +26,7 @@ pub(crate) struct Item {
 /// A finished prompt.
 #[derive(Clone, Debug)]
 pub(crate) struct Finished {
-    pub(crate) item: Item,
+    pub(crate) item: Arc<Item>,
     pub(crate) outputs: Json,
     pub(crate) meta: Json,
     pub(crate) status: Json,
@@ -38,7 +39,7 @@ pub(crate) struct Raised;
 /// What the worker is to do next.
 #[derive(Debug)]
 pub(crate) enum Work {
-    Prompt(Box<Item>),
+    Prompt(Arc<Item>),
     /// Drop what is kept between prompts.
     Free,
     /// The thread ends, as Python's does by an exception.
@@ -47,9 +48,9 @@ pub(crate) enum Work {
 
 #[derive(Debug, Default)]
 struct Inner {
-    heap: Vec<Item>,
-    running: Option<Item>,
-    history: Vec<(String, Finished)>,
+    heap: Vec<Arc<Item>>,
+    running: Option<Arc<Item>>,
+    history: Vec<(String, Arc<Finished>)>,
     free: bool,
 }
 
@@ -102,7 +103,7 @@ impl Queue {
     /// of a prompt's place in the queue before they hear of its start.
     pub(crate) fn put(&self, item: Item, tell: impl FnOnce(usize)) -> Result<(), Raised> {
         let mut inner = self.inner.lock();
-        inner.heap.push(item);
+        inner.heap.push(Arc::new(item));
         let last = inner.heap.len() - 1;
         sift_down(&mut inner.heap, 0, last)?;
         tell(inner.remaining());
@@ -126,9 +127,9 @@ impl Queue {
                 if item.prompt.depth().max(item.extra.depth()) > DEEPEST {
                     return Work::Die("RecursionError: maximum recursion depth exceeded");
                 }
-                inner.running = Some(item.clone());
+                inner.running = Some(Arc::clone(&item));
                 tell(inner.remaining());
-                return Work::Prompt(Box::new(item));
+                return Work::Prompt(item);
             }
             // ComfyUI wakes up now and then as well; a missed notification costs a second at most.
             self.changed.wait_for(&mut inner, Duration::from_secs(1));
@@ -140,6 +141,7 @@ impl Queue {
         let mut inner = self.inner.lock();
         inner.running = None;
         let id = finished.item.id.clone();
+        let finished = Arc::new(finished);
         match inner.history.iter_mut().find(|(known, _)| *known == id) {
             Some((_, old)) => *old = finished,
             None => inner.history.push((id, finished)),
@@ -161,7 +163,7 @@ impl Queue {
     }
 
     /// The running and the waiting prompts, the latter in their order.
-    pub(crate) fn current(&self) -> (Vec<Item>, Vec<Item>) {
+    pub(crate) fn current(&self) -> (Vec<Arc<Item>>, Vec<Arc<Item>>) {
         let inner = self.inner.lock();
         (inner.running.iter().cloned().collect(), inner.heap.clone())
     }
@@ -197,8 +199,15 @@ impl Queue {
         tell(inner.remaining());
     }
 
-    pub(crate) fn history(&self) -> Vec<(String, Finished)> {
+    pub(crate) fn history(&self) -> Vec<(String, Arc<Finished>)> {
         self.inner.lock().history.clone()
+    }
+
+    /// One finished prompt.
+    pub(crate) fn finished(&self, id: &str) -> Option<Arc<Finished>> {
+        let inner = self.inner.lock();
+        let (_, finished) = inner.history.iter().find(|(known, _)| known == id)?;
+        Some(Arc::clone(finished))
     }
 
     pub(crate) fn clear_history(&self) {
@@ -210,7 +219,7 @@ impl Queue {
     }
 }
 
-fn pop(heap: &mut Vec<Item>) -> Result<Item, Raised> {
+fn pop(heap: &mut Vec<Arc<Item>>) -> Result<Arc<Item>, Raised> {
     let last = heap.pop().ok_or(Raised)?;
     if heap.is_empty() {
         return Ok(last);
@@ -221,7 +230,7 @@ fn pop(heap: &mut Vec<Item>) -> Result<Item, Raised> {
 }
 
 /// Python's `_siftdown`: moves an entry towards the root.
-fn sift_down(heap: &mut [Item], start: usize, mut at: usize) -> Result<(), Raised> {
+fn sift_down(heap: &mut [Arc<Item>], start: usize, mut at: usize) -> Result<(), Raised> {
     while at > start {
         let parent = (at - 1) / 2;
         if !heap[at].less(&heap[parent])? {
@@ -234,7 +243,7 @@ fn sift_down(heap: &mut [Item], start: usize, mut at: usize) -> Result<(), Raise
 }
 
 /// Python's `_siftup`: moves an entry to a leaf and back up to its place.
-fn sift_up(heap: &mut [Item], start: usize) -> Result<(), Raised> {
+fn sift_up(heap: &mut [Arc<Item>], start: usize) -> Result<(), Raised> {
     let mut at = start;
     let mut child = 2 * at + 1;
     while child < heap.len() {

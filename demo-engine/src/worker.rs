@@ -40,12 +40,12 @@ pub(crate) fn run(engine: &Arc<Engine>) {
                 ));
                 return;
             }
-            Work::Prompt(item) => prompt(engine, *item, &mut kept),
+            Work::Prompt(item) => prompt(engine, item, &mut kept),
         }
     }
 }
 
-fn prompt(engine: &Engine, item: Item, kept: &mut Kept) {
+fn prompt(engine: &Engine, item: Arc<Item>, kept: &mut Kept) {
     let started = Instant::now();
     let client = item
         .extra

@@ -118,6 +118,7 @@ fn build(arguments: &Arguments, orders: &mpsc::Sender<Order>) -> tauri::Result<t
             commands::copy_text,
             commands::desktop_settings_get,
             commands::desktop_settings_set,
+            commands::language_set,
             commands::open_comfyui,
             commands::open_folder,
             commands::window_state,
@@ -155,7 +156,6 @@ fn start(
         preferences,
         data,
         surroundings,
-        texts::of_system(),
     );
     tasks.spawn(surroundings::follow(known, stopping.clone()));
     let signals = desk::listen_for_signals(orders.clone());
@@ -228,19 +228,19 @@ fn send(orders: &mpsc::Sender<Order>, order: Order) {
 #[cfg(target_os = "linux")]
 fn prepare_display() -> anyhow::Result<()> {
     use std::os::unix::process::CommandExt as _;
-    /// WebKit's fast way of drawing, which shows nothing with NVIDIA's own driver.
-    const DMABUF_SWITCH: &str = "WEBKIT_DISABLE_DMABUF_RENDERER";
+    /// WebKit's drawing on the GPU, of which forms and small charts have no use: it costs a hundred
+    /// megabytes while the window is open, and some drivers show nothing with it.
+    const SWITCH: &str = "WEBKIT_DISABLE_COMPOSITING_MODE";
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     anyhow::ensure!(
         is_set("DISPLAY") || is_set("WAYLAND_DISPLAY"),
         "there is no display here; `sentineld run` needs none"
     );
-    let has_nvidia_driver = std::path::Path::new("/proc/driver/nvidia/version").exists();
-    if has_nvidia_driver && !is_set(DMABUF_SWITCH) {
+    if !is_set(SWITCH) {
         // The environment of a running program must not be changed, so it starts itself again.
         let error = std::process::Command::new(std::env::current_exe()?)
             .args(std::env::args_os().skip(1))
-            .env(DMABUF_SWITCH, "1")
+            .env(SWITCH, "1")
             .exec();
         tracing::warn!(%error, "the program could not start itself again");
     }

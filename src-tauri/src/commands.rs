@@ -9,6 +9,7 @@ use crate::autostart;
 use crate::desk::{self, Order};
 use crate::preferences::{PreferenceFile, Preferences};
 use crate::surroundings::Surroundings;
+use crate::texts::Language;
 use sentinel_gateway::Gateway;
 use sentinel_gateway::files::DataDirectory;
 use serde::{Deserialize, Serialize};
@@ -184,8 +185,30 @@ pub(crate) fn desktop_settings_set(
     surface: State<'_, Surface>,
     settings: Preferences,
 ) -> Outcome<()> {
+    // The language has a way of its own.
+    let language = surface.preferences.current().language;
     surface
         .preferences
-        .set(settings)
+        .set(Preferences {
+            language,
+            ..settings
+        })
         .map_err(CommandError::Preferences)
+}
+
+#[tauri::command]
+pub(crate) async fn language_set(surface: State<'_, Surface>, language: Language) -> Outcome<()> {
+    let preferences = surface.preferences.current();
+    if preferences.language == Some(language) {
+        return Ok(());
+    }
+    surface
+        .preferences
+        .set(Preferences {
+            language: Some(language),
+            ..preferences
+        })
+        .map_err(CommandError::Preferences)?;
+    let told = surface.orders.send(Order::Refresh).await;
+    told.map_err(|_| CommandError::Stopping)
 }

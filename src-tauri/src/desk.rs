@@ -4,7 +4,7 @@
 use crate::menu::{Action, menu};
 use crate::preferences::PreferenceFile;
 use crate::surroundings::Surroundings;
-use crate::texts::Texts;
+use crate::texts::{self, Texts};
 use crate::tray::Tray;
 use crate::view::{Life, View};
 use crate::{autostart, icon, notifications, signals, window};
@@ -30,6 +30,9 @@ const PAUSE: Duration = Duration::from_millis(150);
 /// How long the app may be out of sight without a tray before it shows its window. At the start of
 /// a session the panel may come later than we do.
 const OUT_OF_SIGHT_LIMIT: Duration = Duration::from_secs(5);
+/// After the window was closed, until what is left of it is freed: WebKit writes down what the page
+/// remembers, and who opens it again at once does not wait for it.
+const RELEASE_PAUSE: Duration = Duration::from_secs(3);
 /// Orders that may wait.
 pub(crate) const QUEUE: usize = 64;
 
@@ -55,7 +58,6 @@ pub(crate) struct Desk {
     preferences: Arc<PreferenceFile>,
     data: DataDirectory,
     surroundings: watch::Receiver<Surroundings>,
-    texts: &'static Texts,
     /// Filled on the main thread, where all work on it is done.
     tray: Arc<Mutex<Option<Tray>>>,
 }
@@ -67,7 +69,6 @@ impl Desk {
         preferences: Arc<PreferenceFile>,
         data: DataDirectory,
         surroundings: watch::Receiver<Surroundings>,
-        texts: &'static Texts,
     ) -> Self {
         Self {
             app,
@@ -75,7 +76,6 @@ impl Desk {
             preferences,
             data,
             surroundings,
-            texts,
             tray: Arc::default(),
         }
     }
@@ -90,6 +90,7 @@ impl Desk {
         }
         let mut out_of_sight = Instant::now();
         let mut next_look = None;
+        let mut release_at = None;
         loop {
             let is_lost =
                 self.surroundings.borrow().has_tray == Some(false) && !window::is_open(&self.app);
@@ -102,6 +103,7 @@ impl Desk {
                         }
                         self.hint();
                         out_of_sight = Instant::now();
+                        release_at = Some(out_of_sight + RELEASE_PAUSE);
                     }
                     Some(order) => {
                         self.carry_out(order);
@@ -115,6 +117,14 @@ impl Desk {
                     next_look = None;
                     changes.mark_unchanged();
                     self.refresh(Life::Running);
+                }
+                () = sleep_until(release_at.unwrap_or_else(Instant::now)), if release_at.is_some() => {
+                    release_at = None;
+                    let app = self.app.clone();
+                    self.on_main_thread(move || {
+                        window::release(&app);
+                        Ok(())
+                    });
                 }
                 event = events.recv() => match event {
                     Ok(event) => self.tell(&event),
@@ -178,6 +188,10 @@ impl Desk {
         }
     }
 
+    fn texts(&self) -> &'static Texts {
+        texts::of(self.preferences.current().language)
+    }
+
     fn view(&self, life: Life) -> View {
         View::new(
             &self.gateway.status(),
@@ -190,7 +204,7 @@ impl Desk {
     fn refresh(&self, life: Life) {
         let view = self.view(life);
         let panel = self.surroundings.borrow().panel;
-        let (entries, sign) = (menu(&view, self.texts), icon::sign(&view));
+        let (entries, sign) = (menu(&view, self.texts()), icon::sign(&view));
         let (app, tray) = (self.app.clone(), Arc::clone(&self.tray));
         let directory = self.tray_directory();
         self.on_main_thread(move || {
@@ -212,7 +226,7 @@ impl Desk {
     fn tell(&self, event: &Event) {
         let wanted = self.preferences.current().notifications;
         let is_open = window::is_open(&self.app);
-        if let Some(told) = notifications::about(event, wanted, is_open, self.texts) {
+        if let Some(told) = notifications::about(event, wanted, is_open, self.texts()) {
             told.show(&self.app);
         }
     }
@@ -223,7 +237,7 @@ impl Desk {
         if preferences.close_hint_shown {
             return;
         }
-        notifications::still_running(self.texts).show(&self.app);
+        notifications::still_running(self.texts()).show(&self.app);
         preferences.close_hint_shown = true;
         if let Err(error) = self.preferences.set(preferences) {
             tracing::warn!(%error, "the settings of the desktop app could not be written");

@@ -22,6 +22,8 @@ mod surroundings;
 mod texts;
 mod tray;
 mod view;
+#[cfg(target_os = "linux")]
+mod web_processes;
 mod window;
 
 use clap::Parser as _;

@@ -1,5 +1,6 @@
 //! What the owner wants of this app: `desktop.json` in the data directory.
 
+use crate::texts::Language;
 use sentinel_gateway::files::{read_optional, write_atomically};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -15,6 +16,8 @@ pub(crate) struct Preferences {
     pub(crate) notifications: Wanted,
     /// Whether it was told that closing the window leaves the app in the tray.
     pub(crate) close_hint_shown: bool,
+    /// Chosen in the window; until then it is the system's.
+    pub(crate) language: Option<Language>,
 }
 
 /// Which notifications are wanted.
@@ -97,6 +100,7 @@ mod tests {
         assert_eq!(file.current(), Preferences::default());
         let mut changed = Preferences::default();
         changed.notifications.ready = false;
+        changed.language = Some(Language::Zh);
         file.set(changed).unwrap();
         assert_eq!(PreferenceFile::open(directory.path()).current(), changed);
 
@@ -107,6 +111,7 @@ mod tests {
         .unwrap();
         let read = PreferenceFile::open(directory.path()).current();
         assert!(!read.notifications.ban && read.notifications.crash && !read.close_hint_shown);
+        assert_eq!(read.language, None);
     }
 
     #[test]

@@ -65,6 +65,17 @@ pub(crate) fn close(app: &AppHandle) -> tauri::Result<()> {
     }
 }
 
+/// Frees what is left of a window that was closed; one that is open again keeps it. On the main
+/// thread, where no window can open meanwhile.
+pub(crate) fn release(app: &AppHandle) {
+    #[cfg(target_os = "linux")]
+    if !is_open(app) {
+        crate::web_processes::end();
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = app;
+}
+
 /// The page never leaves for another origin; ComfyUI opens in the browser.
 fn is_ours(address: &Url) -> bool {
     match address.scheme() {

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Colours that a page of text has at least.
+const PAGE_COLOURS: usize = 24;
 /// Until somebody would click again.
 const CLOSE_PAUSE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -123,6 +125,17 @@ impl Desktop {
     pub(crate) fn await_windows(&self, count: usize) -> Result<()> {
         eventually(PATIENCE, || Ok(self.screen.windows()?.len() == count))
             .with_context(|| format!("windows: {:?}; {}", self.screen.windows(), self.log()))
+    }
+
+    /// Waits until a window shows a page, letters and all.
+    pub(crate) fn await_page(&self) -> Result<()> {
+        eventually(PATIENCE, || {
+            let windows = self.screen.windows()?;
+            // It may close in this moment.
+            let colours = windows.first().map(|window| self.screen.colours(*window));
+            Ok(colours.is_some_and(|colours| colours.is_ok_and(|colours| colours >= PAGE_COLOURS)))
+        })
+        .with_context(|| format!("an empty window; {}", self.log()))
     }
 
     /// Closes the window, as often as it takes: one that has only just come does not listen yet.

@@ -43,6 +43,16 @@ fn the_first_run_leads_to_a_running_comfyui_that_is_managed_from_the_window() ->
     driver.await_heading("People")?;
     driver.click("//*[contains(text(), 'owner')]")?;
 
+    // The tray speaks the language that is chosen in the window.
+    driver.script(
+        "const language = document.querySelector('option[value=de]').parentElement;
+         language.value = 'de';
+         language.dispatchEvent(new Event('change', { bubbles: true }));
+         arguments[arguments.length - 1](null);",
+    )?;
+    panel.await_status("Die Demo ist ausgeschaltet")?;
+    driver.await_heading("Personen")?;
+
     // The page may ask for what its capability lists, and for nothing else.
     let refused = driver.script(
         "const done = arguments[arguments.length - 1];
@@ -67,7 +77,7 @@ fn the_first_run_leads_to_a_running_comfyui_that_is_managed_from_the_window() ->
     ];
     ensure!(refused == serde_json::json!(expected), "{refused}");
 
-    panel.click("Quit")?;
+    panel.click("Beenden")?;
     eventually(PATIENCE, || Ok(!desktop.runs("comfyui-sentinel")))?;
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! A screen and a session bus of one test's own.
 
 use anyhow::{Context as _, Result, ensure};
+use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -8,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 use x11rb::connection::Connection as _;
 use x11rb::protocol::xproto::{
-    AtomEnum, ClientMessageEvent, ConnectionExt as _, EventMask, MapState, Window,
+    AtomEnum, ClientMessageEvent, ConnectionExt as _, EventMask, ImageFormat, MapState, Window,
 };
 use x11rb::rust_connection::RustConnection;
 
@@ -149,6 +150,24 @@ impl Screen {
         );
         connection.send_event(false, window, EventMask::NO_EVENT, message)?;
         Ok(connection.flush()?)
+    }
+
+    /// How many colours a window shows; one that shows nothing has one.
+    pub(crate) fn colours(&self, window: Window) -> Result<usize> {
+        let (connection, _) = self.connect()?;
+        let place = connection.get_geometry(window)?.reply()?;
+        let picture = connection.get_image(
+            ImageFormat::Z_PIXMAP,
+            window,
+            0,
+            0,
+            place.width,
+            place.height,
+            u32::MAX,
+        )?;
+        let picture = picture.reply()?.data;
+        let pixels: HashSet<&[u8]> = picture.chunks_exact(4).collect();
+        Ok(pixels.len())
     }
 
     fn connect(&self) -> Result<(RustConnection, Window)> {

@@ -176,10 +176,13 @@ fn a_closed_window_is_gone_and_comes_back() -> Result<()> {
     let panel = desktop.panel()?;
     panel.await_status(RUNNING)?;
     desktop.await_windows(1)?;
+    desktop.await_page()?;
     desktop.close_window()?;
     desktop.await_windows(0)?;
     // All that a browser engine holds is given back.
-    eventually(PATIENCE, || Ok(!desktop.runs("WebKitWebProces")))?;
+    eventually(PATIENCE, || {
+        Ok(!desktop.runs("WebKitWebProces") && !desktop.runs("WebKitNetworkPr"))
+    })?;
     let hints = || {
         let told = panel.notifications();
         told.iter()
@@ -190,6 +193,7 @@ fn a_closed_window_is_gone_and_comes_back() -> Result<()> {
 
     panel.click("Open Sentinel")?;
     desktop.await_windows(1)?;
+    desktop.await_page()?;
     desktop.close_window()?;
     desktop.await_windows(0)?;
 

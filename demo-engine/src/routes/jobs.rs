@@ -9,6 +9,7 @@ use crate::queue::{Finished, Item};
 use crate::state::Engine;
 use axum::response::Response;
 use http::StatusCode;
+use std::sync::Arc;
 
 const STATUSES: &[&str] = &["pending", "in_progress", "completed", "failed", "cancelled"];
 
@@ -108,18 +109,14 @@ fn try_list(engine: &Engine, asked: &Asked) -> Result<Response, Refusal> {
 
 pub(super) fn one(engine: &Engine, id: &str) -> Response {
     let (running, pending) = engine.queue.current();
-    let waiting = |items: &[Item], status| {
+    let waiting = |items: &[Arc<Item>], status| {
         items
             .iter()
             .find(|item| item.id == id)
             .map(|item| waiting(item, status))
     };
     let finished = || {
-        let (_, finished) = engine
-            .queue
-            .history()
-            .into_iter()
-            .find(|(known, _)| known == id)?;
+        let finished = engine.queue.finished(id)?;
         Some(done(&finished).map(|mut job| {
             job.set("outputs", finished.outputs.clone());
             job.set("execution_status", finished.status.clone());

@@ -172,11 +172,11 @@ fn queue(engine: &Engine) -> Response {
     let mut shown = json!({});
     shown.set(
         "queue_running",
-        running.iter().map(Item::tuple).collect::<Vec<_>>(),
+        running.iter().map(|item| item.tuple()).collect::<Vec<_>>(),
     );
     shown.set(
         "queue_pending",
-        pending.iter().map(Item::tuple).collect::<Vec<_>>(),
+        pending.iter().map(|item| item.tuple()).collect::<Vec<_>>(),
     );
     answer::json(&shown)
 }
@@ -239,14 +239,9 @@ fn history(engine: &Engine, asked: &Asked) -> Response {
 }
 
 fn history_of(engine: &Engine, id: &str) -> Response {
-    let found = engine
-        .queue
-        .history()
-        .into_iter()
-        .find(|(known, _)| known == id);
     let mut shown = json!({});
-    if let Some((id, finished)) = found {
-        shown.set(&id, entry(&finished));
+    if let Some(finished) = engine.queue.finished(id) {
+        shown.set(id, entry(&finished));
     }
     answer::json(&shown)
 }

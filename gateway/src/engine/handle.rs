@@ -2,7 +2,7 @@
 //! it and takes commands, another asks it for its jobs.
 
 use super::activity::Activity;
-use super::client;
+use super::client::{self, ClientError};
 use super::devices::Devices;
 use super::places::{self, Places};
 use super::prepare::{PreparedLauncher, Sources, Tenant};
@@ -45,8 +45,9 @@ impl fmt::Display for EngineId {
     }
 }
 
-/// Between two questions for the jobs of an engine that has some.
-const BUSY_POLL: Duration = Duration::from_millis(300);
+/// Between two questions for the jobs of an engine that has some. Whoever stays with a job asks
+/// sooner and says when it has ended.
+const BUSY_POLL: Duration = Duration::from_secs(2);
 /// Between two questions for the jobs of an engine that had none.
 const IDLE_POLL: Duration = Duration::from_secs(10);
 
@@ -93,6 +94,8 @@ pub struct Engine {
     is_demo: Arc<AtomicBool>,
     activity: Arc<Activity>,
     asked: Arc<Notify>,
+    /// Wakes the registry.
+    wake: Arc<Notify>,
     prepared_for: Arc<Mutex<Option<(Tenant, Places)>>>,
     catalogue: Arc<ArcSwapOption<Catalogue>>,
     _task: JoinHandle<()>,
@@ -172,6 +175,7 @@ impl Engine {
             is_demo,
             activity,
             asked,
+            wake: Arc::clone(&surroundings.wake),
             prepared_for,
             catalogue,
             _task: tokio::spawn(actor.run(received)),
@@ -192,7 +196,16 @@ impl Engine {
     /// A prompt was passed to it: its jobs have changed.
     pub(crate) fn prompt_was_passed(&self) {
         self.activity.prompt_was_passed();
+    }
+
+    /// A job that was passed to it has ended: its jobs have changed.
+    pub(crate) fn job_has_ended(&self) {
         self.asked.notify_one();
+    }
+
+    /// Asks for the number of its jobs, and remembers it.
+    pub(crate) async fn count_jobs(&self, address: SocketAddr) -> Result<u32, ClientError> {
+        count_jobs(address, &self.activity, &self.wake).await
     }
 
     /// Asks for the end of a job, whether it waits or runs there.
@@ -204,6 +217,15 @@ impl Engine {
             if let Err(error) = ended {
                 tracing::warn!(engine = %self.id, error = %chain(&error), "ComfyUI did not end a job");
             }
+        }
+    }
+
+    /// Whether it has no job; asked if that is not known. One that does not answer may have some.
+    pub(super) async fn is_idle(&self) -> bool {
+        match (self.activity.jobs(), self.address()) {
+            (Some(0), _) => true,
+            (_, Some(address)) => self.count_jobs(address).await.is_ok_and(|jobs| jobs == 0),
+            (_, None) => false,
         }
     }
 
@@ -276,7 +298,7 @@ impl Engine {
         if let Some(address) = self.address()
             && let Err(error) = client::free(address, true, false).await
         {
-            tracing::warn!(engine = %self.id, error = %crate::http::chain(&error), "ComfyUI did not unload its models");
+            tracing::warn!(engine = %self.id, error = %chain(&error), "ComfyUI did not unload its models");
         }
     }
 
@@ -368,7 +390,7 @@ impl Actor {
                         if let Some(address) = address
                             && let Err(error) = client::free(address, unload_models, free_memory).await
                         {
-                            tracing::warn!(engine = %self.id, error = %crate::http::chain(&error), "ComfyUI did not free its memory");
+                            tracing::warn!(engine = %self.id, error = %chain(&error), "ComfyUI did not free its memory");
                         }
                     }
                     Some(Command::Shutdown { done }) => {
@@ -453,6 +475,26 @@ impl Actor {
     }
 }
 
+/// Asks an engine for the number of its jobs. What it said of them before a prompt that was passed
+/// meanwhile is forgotten.
+async fn count_jobs(
+    address: SocketAddr,
+    activity: &Activity,
+    wake: &Notify,
+) -> Result<u32, ClientError> {
+    let before = activity.jobs();
+    let prompts = activity.prompts();
+    let answer = client::jobs(address).await;
+    if prompts == activity.prompts() {
+        let jobs = answer.as_ref().ok().copied();
+        activity.set_jobs(jobs);
+        if before != jobs {
+            wake.notify_one();
+        }
+    }
+    answer
+}
+
 /// Asks a ready engine for its jobs: often while it has some, rarely while it has none.
 struct Attendant {
     id: EngineId,
@@ -494,21 +536,12 @@ impl Attendant {
 
     /// Asks once; returns how long to wait until the next time.
     async fn look(&self, address: SocketAddr) -> Duration {
-        let before = self.activity.jobs();
-        let prompts = self.activity.prompts();
-        let jobs = client::jobs(address)
+        let jobs = count_jobs(address, &self.activity, &self.surroundings.wake)
             .await
             .inspect_err(|error| {
-                tracing::debug!(engine = %self.id, error = %crate::http::chain(error), "ComfyUI did not tell its jobs");
+                tracing::debug!(engine = %self.id, error = %chain(error), "ComfyUI did not tell its jobs");
             })
             .ok();
-        if prompts != self.activity.prompts() {
-            return Duration::ZERO;
-        }
-        self.activity.set_jobs(jobs);
-        if before != jobs {
-            self.surroundings.wake.notify_one();
-        }
         if jobs == Some(0) {
             IDLE_POLL
         } else {
@@ -522,14 +555,14 @@ impl Attendant {
         let read = match client::object_info(address).await {
             Ok(text) => tokio::task::spawn_blocking(move || Catalogue::parse(&text)).await,
             Err(error) => {
-                tracing::debug!(engine = %self.id, error = %crate::http::chain(&error), "ComfyUI did not tell its nodes");
+                tracing::debug!(engine = %self.id, error = %chain(&error), "ComfyUI did not tell its nodes");
                 return;
             }
         };
         match read {
             Ok(Ok(catalogue)) => self.catalogue.store(Some(Arc::new(catalogue))),
             Ok(Err(error)) => {
-                tracing::warn!(engine = %self.id, error = %crate::http::chain(&error), "ComfyUI's list of nodes cannot be read");
+                tracing::warn!(engine = %self.id, error = %chain(&error), "ComfyUI's list of nodes cannot be read");
                 self.catalogue.store(Some(Arc::new(Catalogue::default())));
             }
             Err(error) => tracing::error!(%error, "reading ComfyUI's nodes broke"),

@@ -91,6 +91,7 @@ pub(crate) async fn watch(
     attempts: u32,
 ) {
     let ended = until_end(&app, &engine, address, &job).await;
+    engine.job_has_ended();
     let id = job.entry.id;
     match ended {
         Ended::Recorded(outcome) => {
@@ -191,7 +192,7 @@ async fn look(engine: &Engine, address: SocketAddr, id: &str) -> Seen {
     let told = match client::history(address, id).await {
         Ok(answer) => match outcome::from_history(&answer, id) {
             Some(outcome) => return Seen::Ended(Box::new(outcome)),
-            None => client::jobs(address).await,
+            None => engine.count_jobs(address).await,
         },
         Err(error) => Err(error),
     };

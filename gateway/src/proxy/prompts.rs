@@ -180,7 +180,12 @@ impl Passing {
             app.engines.make_room_for(&engine).await;
             exchange(&way, &engine, address, request).await
         };
-        let (written, answer) = tokio::join!(app.store.add_running_job(new), passed);
+        let written = async {
+            // The prompt leaves first: the database's thread would take its processor.
+            tokio::task::yield_now().await;
+            app.store.add_running_job(new).await
+        };
+        let (written, answer) = tokio::join!(written, passed);
         engine.prompt_was_passed();
         let answer = match (written, answer) {
             (Ok(()), Ok(answer)) if answer.status().is_success() => answer,
@@ -199,7 +204,11 @@ impl Passing {
         started.keep();
         app.jobs.tell_count(&job.entry.user);
         let watched = watch_job(Arc::clone(&app), engine, address, job, 1);
-        drop(app.jobs.spawn(watched));
+        drop(app.jobs.spawn(async {
+            // The client's answer leaves first.
+            tokio::task::yield_now().await;
+            watched.await;
+        }));
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect();
         let answer = body.await.map(|collected| collected.to_bytes());
         let answer: Value = answer

@@ -1,10 +1,13 @@
-//! What tray, notifications and dialogs say, in the language of the system.
+//! What tray, notifications and dialogs say: in the language chosen in the window, else in the
+//! system's.
 //!
 //! A language is a constant with a text for each key, so that a missing one does not compile.
 
 mod de;
 mod en;
 mod zh;
+
+use serde::{Deserialize, Serialize};
 
 /// Declares the keys once, as fields and, for the tests, as a list.
 macro_rules! texts {
@@ -70,6 +73,25 @@ texts! {
     still_running_title,
     still_running,
     no_start_title,
+}
+
+/// A language that there are texts for, by the code that the pages have for it too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Language {
+    En,
+    De,
+    Zh,
+}
+
+/// The texts in the language that was chosen, else in the system's.
+pub(crate) fn of(chosen: Option<Language>) -> &'static Texts {
+    match chosen {
+        Some(Language::En) => &en::TEXTS,
+        Some(Language::De) => &de::TEXTS,
+        Some(Language::Zh) => &zh::TEXTS,
+        None => of_system(),
+    }
 }
 
 /// The texts for the first language of the system that there are any for, else the English ones.

@@ -8,6 +8,7 @@ mod limits;
 mod notify;
 mod order;
 mod own_view;
+mod power;
 mod refusals;
 
 use anyhow::{Context as _, Result, ensure};

@@ -19,7 +19,8 @@ export type Translate<English extends Record<string, string>> = <Key extends key
   ...values: Values<English[Key]>
 ) => string;
 
-let language = $state<Language>(remembered() ?? preferredLanguage(navigator.languages));
+let chosen = $state<Language | null>(remembered());
+const language = $derived(chosen ?? preferredLanguage(navigator.languages));
 
 /** For pages with texts of their own, so that the others need not load them. */
 export function translator<English extends Record<string, string>>(
@@ -39,11 +40,16 @@ export function currentLanguage(): Language {
   return language;
 }
 
-export function setLanguage(chosen: Language): void {
-  language = chosen;
+/** What somebody chose here, now or earlier; `null` while it is the browser's language. */
+export function chosenLanguage(): Language | null {
+  return chosen;
+}
+
+export function setLanguage(choice: Language): void {
+  chosen = choice;
   applyLanguage();
   try {
-    localStorage.setItem(languageKey, chosen);
+    localStorage.setItem(languageKey, choice);
   } catch {
     // Storage is switched off: the choice holds for this page.
   }

@@ -383,20 +383,19 @@ impl Engines {
     /// Before a job runs in `engine`, others that have nothing to do give the GPU's memory back.
     pub(crate) async fn make_room_for(&self, engine: &Engine) {
         let table = self.inner.table.load();
-        let others: Vec<Arc<Engine>> = table
+        let with_models = table
             .values()
-            .filter(|other| {
-                other.id() != engine.id()
-                    && other.activity().has_models()
-                    && other.activity().jobs() == Some(0)
-            })
-            .cloned()
-            .collect();
+            .filter(|other| other.id() != engine.id() && other.activity().has_models());
+        let with_models: Vec<Arc<Engine>> = with_models.cloned().collect();
         drop(table);
-        if others.is_empty() || gpu::has_room().await {
+        if with_models.is_empty() || gpu::has_room().await {
             return;
         }
-        let unloads = others.iter().map(|other| other.unload());
+        let unloads = with_models.iter().map(async |other| {
+            if other.is_idle().await {
+                other.unload().await;
+            }
+        });
         let _ = timeout(UNLOAD_LIMIT, join_all(unloads)).await;
     }
 

@@ -1,4 +1,5 @@
 import type { Result } from "../../api/client";
+import type { Language } from "../../i18n";
 
 export type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
 
@@ -46,6 +47,8 @@ export interface Desktop {
   setStartsWithComputer(enabled: boolean): Promise<void>;
   settings(): Promise<DesktopSettings>;
   setSettings(settings: DesktopSettings): Promise<void>;
+  /** Tells the tray which language was chosen. */
+  setLanguage(language: Language): Promise<void>;
   /** Calls back when the tray wants a page shown; gives the way to end it. */
   onNavigate(navigate: (hash: string) => void): () => void;
 }

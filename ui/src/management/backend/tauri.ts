@@ -21,6 +21,7 @@ export class TauriBackend implements Backend {
     setStartsWithComputer: (enabled) => invoke("autostart_set", { enabled }),
     settings: () => invoke<DesktopSettings>("desktop_settings_get"),
     setSettings: (settings) => invoke("desktop_settings_set", { settings }),
+    setLanguage: (language) => invoke("language_set", { language }),
     onNavigate: (navigate) =>
       endLater(
         listen<string>("navigate", (event) => {

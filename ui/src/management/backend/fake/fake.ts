@@ -59,6 +59,7 @@ function fakeDesktop(): Desktop {
       settings = changed;
       return Promise.resolve();
     },
+    setLanguage: () => Promise.resolve(),
     onNavigate: () => () => undefined,
   };
 }
