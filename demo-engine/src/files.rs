@@ -47,6 +47,12 @@ pub(crate) fn join(base: &Path, rest: &str) -> PathBuf {
     normalise(&base.join(rest))
 }
 
+/// `os.path.basename`. On Windows a drive ends a folder too, else `C:\x` would lead away.
+pub(crate) fn base_name(name: &str) -> &str {
+    let ends_folder = |letter: char| letter == '/' || cfg!(windows) && matches!(letter, '\\' | ':');
+    name.rsplit(ends_folder).next().unwrap_or_default()
+}
+
 /// Seconds since 1970 with fractions, as `os.path.getmtime`.
 pub(crate) fn seconds(time: io::Result<SystemTime>) -> f64 {
     time.ok()
@@ -330,7 +336,7 @@ async fn part(mut file: tokio::fs::File, start: u64, length: u64) -> io::Result<
 
 #[cfg(test)]
 mod tests {
-    use super::{Range, normalise, parse_range};
+    use super::{Range, base_name, normalise, parse_range};
     use std::path::Path;
 
     #[test]
@@ -343,6 +349,20 @@ mod tests {
             ("/a/", "/a"),
         ] {
             assert_eq!(normalise(Path::new(path)), Path::new(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn base_names_lead_nowhere() {
+        for (name, expected) in [("a.png", "a.png"), ("a/b.png", "b.png"), ("a/", "")] {
+            assert_eq!(base_name(name), expected, "{name}");
+        }
+        for name in [r"C:\data\secret.key", r"a\b", "C:x"] {
+            let base = Path::new(base_name(name));
+            assert_eq!(
+                Path::new("/output").join(base).parent(),
+                Some(Path::new("/output"))
+            );
         }
     }
 

@@ -1,5 +1,6 @@
 //! What `nvidia-smi` tells of NVIDIA's cards, where it is installed.
 
+use crate::platform::without_window;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::Command;
@@ -28,6 +29,7 @@ pub(crate) async fn ask(query: &str) -> Result<String, NvidiaSmiError> {
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .kill_on_drop(true);
+    without_window(&mut command);
     let output = timeout(TIME_LIMIT, command.output())
         .await
         .map_err(|_| NvidiaSmiError::Silent)??;

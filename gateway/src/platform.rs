@@ -1,11 +1,24 @@
 //! What each operating system does in its own way and concerns the whole program.
 
+use tokio::process::Command;
+#[cfg(windows)]
+use windows::Win32::System::Threading::CREATE_NO_WINDOW;
+
 /// Lets other threads of the machine go first; without effect where the system has no such thing
 /// for a single thread.
 pub(crate) fn lower_thread_priority() {
     #[cfg(target_os = "linux")]
     // On Linux `nice` counts for the calling thread alone.
     let _ = rustix::process::nice(10);
+}
+
+/// Lets a console program be started without a console window of its own, which the app, having
+/// none to share, would else pop up on Windows. It also leaves Ctrl-C at our console to us.
+pub(crate) fn without_window(command: &mut Command) {
+    #[cfg(windows)]
+    command.creation_flags(CREATE_NO_WINDOW.0);
+    #[cfg(not(windows))]
+    let _ = command;
 }
 
 /// The machine's own name, or nothing.

@@ -31,7 +31,7 @@ pub(super) async fn view(engine: &Engine, asked: &Asked) -> Response {
     if !directory.starts_with(root) {
         return answer::empty(StatusCode::FORBIDDEN);
     }
-    let base = name.rsplit('/').next().unwrap_or_default();
+    let base = files::base_name(name);
     let path = directory.join(base);
     if base.is_empty() || !path.is_file() {
         return answer::empty(StatusCode::NOT_FOUND);

@@ -14,15 +14,18 @@ pub(super) fn complain(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Asks for a password at a terminal without showing it, else reads a line of standard input.
+/// Asks for a password at a terminal, where the system lets us without showing it, else reads a line
+/// of standard input.
 pub(super) fn read_password() -> anyhow::Result<String> {
     let is_terminal = std::io::stdin().is_terminal();
-    let _hidden = if is_terminal {
-        complain("Password (it is not shown):");
-        HiddenInput::begin()
-    } else {
-        None
-    };
+    let hidden = is_terminal.then(HiddenInput::begin).flatten();
+    if is_terminal {
+        complain(if hidden.is_some() {
+            "Password (it is not shown):"
+        } else {
+            "Password (it is shown as you type):"
+        });
+    }
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line)?;
     let password = line.trim_end_matches(['\r', '\n']);

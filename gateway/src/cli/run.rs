@@ -89,7 +89,17 @@ async fn asked_to_stop() -> std::io::Result<()> {
     }
 }
 
-#[cfg(not(unix))]
+/// Also waits for a closed console and the end of the session, of which the system gives notice.
+#[cfg(windows)]
 async fn asked_to_stop() -> std::io::Result<()> {
-    ctrl_c().await
+    use tokio::signal::windows::{ctrl_break, ctrl_close, ctrl_logoff, ctrl_shutdown};
+    let (mut interrupt, mut close) = (ctrl_break()?, ctrl_close()?);
+    let (mut logoff, mut shutdown) = (ctrl_logoff()?, ctrl_shutdown()?);
+    tokio::select! {
+        result = ctrl_c() => result,
+        _ = interrupt.recv() => Ok(()),
+        _ = close.recv() => Ok(()),
+        _ = logoff.recv() => Ok(()),
+        _ = shutdown.recv() => Ok(()),
+    }
 }

@@ -8,6 +8,8 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
+use crate::platform::without_window;
+
 /// What a program says beyond this is not read.
 const ANSWER_LIMIT: u64 = 256 * 1024;
 /// How many characters of last words are shown.
@@ -33,6 +35,7 @@ pub(crate) enum AskError {
 /// Runs `command` to its end; it is killed when it takes longer than `limit` or nobody waits for
 /// the answer any more.
 pub(crate) async fn ask(command: &mut Command, limit: Duration) -> Result<Answer, AskError> {
+    without_window(command);
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

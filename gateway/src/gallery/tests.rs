@@ -6,6 +6,10 @@ use std::time::SystemTime;
 use tempfile::TempDir;
 
 struct House {
+    #[cfg_attr(
+        not(unix),
+        expect(dead_code, reason = "it is removed when the test is over")
+    )]
     place: TempDir,
     data: DataDirectory,
     gallery: Gallery,
@@ -63,6 +67,8 @@ impl House {
             .unwrap()
     }
 
+    /// Of the tests with symbolic links.
+    #[cfg(unix)]
     async fn open(&self, user: &str, path: &str) -> Result<Opened, GalleryError> {
         self.gallery
             .open(&id(user), self.output(user), named(path))

@@ -135,8 +135,8 @@ pub async fn forward(
     };
     let answered = match means {
         Meaning::Prompt => prompts::pass(&way, &engine, request).await,
-        Meaning::AssetUpload if !signed_in.has_admin_rights() => {
-            let (request, verdict) = uploads::checked(request, context.tasks());
+        Meaning::Upload(form) if !signed_in.has_admin_rights() => {
+            let (request, verdict) = uploads::checked(request, form, context.tasks());
             let answered = exchange(&way, &engine, address, request).await;
             match verdict.refusal() {
                 Some(refusal) => Ok(refusal.into_response()),
@@ -213,7 +213,7 @@ fn allowed(
     }
     if matches!(
         means,
-        Meaning::Known | Meaning::Prompt | Meaning::Job(_) | Meaning::Events | Meaning::AssetUpload
+        Meaning::Known | Meaning::Prompt | Meaning::Job(_) | Meaning::Events | Meaning::Upload(_)
     ) || signed_in.has_admin_rights()
     {
         return Ok(());
@@ -228,7 +228,7 @@ fn allowed(
         | Meaning::Prompt
         | Meaning::Job(_)
         | Meaning::Events
-        | Meaning::AssetUpload => false,
+        | Meaning::Upload(_) => false,
     };
     if !is_refused {
         return Ok(());

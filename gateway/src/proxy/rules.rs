@@ -2,6 +2,7 @@
 
 use super::jobs::JobRoute;
 use super::path::is_manager_path;
+use super::uploads::UploadForm;
 use http::Method;
 
 /// What a request to ComfyUI means for rights.
@@ -15,11 +16,11 @@ pub(super) enum Meaning {
     Job(JobRoute),
     /// ComfyUI's events.
     Events,
-    /// An upload that may go into the models or the custom nodes.
-    AssetUpload,
+    /// An upload that may do more than put a file among the user's own.
+    Upload(UploadForm),
     /// ComfyUI-Manager, which installs code.
     Manager,
-    /// Tells where things are on the machine.
+    /// Tells what is where on the machine.
     Layout,
     /// Lets the server fetch models from an address, or changes what all users have.
     Install,
@@ -88,10 +89,14 @@ pub(super) fn meaning(method: &Method, normal_path: &str) -> Meaning {
             Some(route) => Meaning::Job(route),
             None => Meaning::Unknown,
         },
-        ["assets"] if *method == Method::POST => Meaning::AssetUpload,
+        ["assets"] if *method == Method::POST => Meaning::Upload(UploadForm::Asset),
+        ["upload", "mask"] if *method == Method::POST => Meaning::Upload(UploadForm::Mask),
         ["assets", "download" | "import" | "prune" | "seed", ..] if changes => Meaning::Install,
         ["models", "download", ..] => Meaning::Install,
         ["internal", "folder_paths"] => Meaning::Layout,
+        ["experiment", "models", "preview", _, _, name @ ..] if leads_away(&decoded, name) => {
+            Meaning::Layout
+        }
         [] => Meaning::Known,
         ["v2", "userdata", ..] => Meaning::Known,
         // Files at the root of the front end.
@@ -99,6 +104,15 @@ pub(super) fn meaning(method: &Method, normal_path: &str) -> Meaning {
         [first, ..] if OWN.contains(first) => Meaning::Known,
         _ => Meaning::Unknown,
     }
+}
+
+/// Whether a model's `name`, the end of `path`, may lead out of the models, which ComfyUI does not
+/// look after: it shows the picture that lies there.
+fn leads_away(path: &str, name: &[&str]) -> bool {
+    let has_drive = |part: &&str| part.as_bytes().get(1) == Some(&b':');
+    name.contains(&"..")
+        || name.first().is_some_and(has_drive)
+        || ["//", "/\\"].iter().any(|root| path.contains(root))
 }
 
 #[cfg(test)]
@@ -122,7 +136,9 @@ mod tests {
             (post, "/prompt", Meaning::Prompt),
             (post, "/api/prompt", Meaning::Prompt),
             (post, "//api//prompt/", Meaning::Prompt),
-            (post, "/api/assets", Meaning::AssetUpload),
+            (post, "/api/assets", Meaning::Upload(UploadForm::Asset)),
+            (post, "/api/upload/mask", Meaning::Upload(UploadForm::Mask)),
+            (post, "/upload/image", Meaning::Known),
             (post, "/api/assets/from-hash", Meaning::Known),
             (post, "/api/assets/seed", Meaning::Install),
             (post, "/api/assets/download", Meaning::Install),
@@ -138,6 +154,27 @@ mod tests {
         ];
         for (method, path, expected) in table {
             assert_eq!(meaning(method, path), expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn previews_of_models_show_no_other_files() {
+        const PREVIEWS: &str = "/api/experiment/models/preview/loras/0/";
+        for name in [
+            "a%2F..%2F..%2Fb.png",
+            "%2Fhome%2Fanna%2Fb",
+            "/home/anna/b",
+            "C:%5CUsers%5Canna%5Cb",
+            "c:b",
+            "%5C%5Chost%5Cshare%5Cb",
+            "%5Cb",
+        ] {
+            let meant = meaning(&Method::GET, &format!("{PREVIEWS}{name}"));
+            assert_eq!(meant, Meaning::Layout, "{name}");
+        }
+        for name in ["a.safetensors", "sub%2Fa..b", "sub%5Ca", "%C3%A4/v1: x"] {
+            let meant = meaning(&Method::GET, &format!("{PREVIEWS}{name}"));
+            assert_eq!(meant, Meaning::Known, "{name}");
         }
     }
 

@@ -1,6 +1,8 @@
-//! `POST /api/assets` of users who are not admins: ComfyUI puts such a file among the models or the
-//! custom nodes, where it runs at the next start, if its tags say so (comfyui-api.md W5). The form
-//! is read and written anew, because ComfyUI's parser can be made to see other fields than ours.
+//! Uploads of users who are not admins that do more than they seem to. `POST /api/assets` puts a file
+//! among the models or the custom nodes, where it runs at the next start, if its tags say so
+//! (comfyui-api.md W5). `POST /upload/mask` copies the picture that it names from anywhere on the
+//! machine where a path may begin with a drive or a backslash (R7 on Windows). The form is read and
+//! written anew, because ComfyUI's parser can be made to see other fields than ours.
 
 use crate::http::ApiError;
 use axum::body::Body;
@@ -9,6 +11,7 @@ use axum::extract::{FromRequest, Multipart, Request};
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderValue, StatusCode};
+use serde_json::Value;
 use std::io;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::mpsc;
@@ -20,22 +23,57 @@ const MAX_TEXT: usize = 256 * 1024;
 const MAX_FIELDS: usize = 32;
 /// Pieces between reading and writing.
 const QUEUE: usize = 4;
-/// Text fields that ComfyUI knows; others are dropped.
-const TEXT_FIELDS: [&str; 7] = [
-    "hash",
-    "id",
-    "mime_type",
-    "name",
-    "preview_id",
-    "tags",
-    "user_metadata",
-];
+
+/// Which of ComfyUI's forms it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UploadForm {
+    /// `POST /api/assets`.
+    Asset,
+    /// `POST /upload/mask`.
+    Mask,
+}
+
+impl UploadForm {
+    /// The field with the file.
+    fn file_field(self) -> &'static str {
+        match self {
+            Self::Asset => "file",
+            Self::Mask => "image",
+        }
+    }
+
+    /// Text fields that ComfyUI knows; others are dropped.
+    fn text_fields(self) -> &'static [&'static str] {
+        match self {
+            Self::Asset => &[
+                "hash",
+                "id",
+                "mime_type",
+                "name",
+                "preview_id",
+                "tags",
+                "user_metadata",
+            ],
+            Self::Mask => &["original_ref", "overwrite", "subfolder", "type"],
+        }
+    }
+
+    /// What is wrong with a text field.
+    fn fault(self, name: &str, text: &str) -> Option<Fault> {
+        match (self, name) {
+            (Self::Asset, "tags") if !are_harmless(text) => Some(Fault::Place),
+            (Self::Mask, "original_ref") => source_fault(text),
+            _ => None,
+        }
+    }
+}
 
 /// Why an upload was broken off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     Unreadable,
     Place,
+    Source,
 }
 
 /// What became of the form; known once its engine has answered or the body broke off.
@@ -56,13 +94,22 @@ impl Verdict {
                 "admin_required",
                 "Only admins may add models or code. Choose input or output.",
             ),
+            Fault::Source => ApiError::new(
+                StatusCode::FORBIDDEN,
+                "foreign_file",
+                "Only pictures of your own input, output and temp folders can be used.",
+            ),
         })
     }
 }
 
 /// The same upload in our own words. A field that is not allowed breaks the body off, and with it
 /// the upload.
-pub(super) fn checked(request: Request, tasks: &TaskTracker) -> (Request, Verdict) {
+pub(super) fn checked(
+    request: Request,
+    kind: UploadForm,
+    tasks: &TaskTracker,
+) -> (Request, Verdict) {
     let boundary = format!("sentinel-{}", uuid::Uuid::new_v4().simple());
     let (mut parts, body) = request.into_parts();
     let mut old = Request::new(body);
@@ -70,13 +117,14 @@ pub(super) fn checked(request: Request, tasks: &TaskTracker) -> (Request, Verdic
     for name in [CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING] {
         parts.headers.remove(name);
     }
-    let kind = format!("multipart/form-data; boundary={boundary}");
-    if let Ok(kind) = HeaderValue::from_str(&kind) {
-        parts.headers.insert(CONTENT_TYPE, kind);
+    let content_type = format!("multipart/form-data; boundary={boundary}");
+    if let Ok(content_type) = HeaderValue::from_str(&content_type) {
+        parts.headers.insert(CONTENT_TYPE, content_type);
     }
     let verdict = Verdict::default();
     let (pieces, mut received) = mpsc::channel::<io::Result<Bytes>>(QUEUE);
     let form = Form {
+        kind,
         boundary,
         pieces,
         verdict: verdict.clone(),
@@ -91,6 +139,7 @@ pub(super) fn checked(request: Request, tasks: &TaskTracker) -> (Request, Verdic
 
 /// The form that is being written.
 struct Form {
+    kind: UploadForm,
     boundary: String,
     pieces: mpsc::Sender<io::Result<Bytes>>,
     verdict: Verdict,
@@ -136,10 +185,10 @@ impl Form {
 
     async fn write(&self, mut field: Field<'_>) -> Result<(), Ended> {
         let name = field.name().unwrap_or_default().to_owned();
-        if name == "file" {
+        if name == self.kind.file_field() {
             let file = plain_name(field.file_name().unwrap_or_default());
             self.send(format!(
-                "--{}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{file}\"\r\n\
+                "--{}\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"{file}\"\r\n\
                  Content-Type: application/octet-stream\r\n\r\n",
                 self.boundary
             ))
@@ -157,11 +206,11 @@ impl Form {
             text.extend_from_slice(&piece);
         }
         let text = String::from_utf8(text).map_err(|_| self.refuse(Fault::Unreadable))?;
-        if !TEXT_FIELDS.contains(&name.as_str()) {
+        if !self.kind.text_fields().contains(&name.as_str()) {
             return Ok(());
         }
-        if name == "tags" && !are_harmless(&text) {
-            return Err(self.refuse(Fault::Place));
+        if let Some(fault) = self.kind.fault(&name, &text) {
+            return Err(self.refuse(fault));
         }
         self.send(format!(
             "--{}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{text}\r\n",
@@ -205,6 +254,16 @@ fn are_harmless(text: &str) -> bool {
             })
 }
 
+/// ComfyUI refuses two dots and a slash in front by itself, and looks after the subfolder.
+fn source_fault(text: &str) -> Option<Fault> {
+    let Ok(source) = serde_json::from_str::<Value>(text) else {
+        return Some(Fault::Unreadable);
+    };
+    let name = source["filename"].as_str()?;
+    let has_drive = name.as_bytes().get(1) == Some(&b':');
+    (has_drive || name.starts_with(['/', '\\'])).then_some(Fault::Source)
+}
+
 /// A file name that ends no header: its last part, without quotes and control characters.
 fn plain_name(name: &str) -> String {
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
@@ -217,12 +276,12 @@ mod tests {
     use super::*;
     use http_body_util::BodyExt;
 
-    async fn rewritten(body: &str) -> (Option<String>, Option<Fault>) {
+    async fn rewritten(kind: UploadForm, body: &str) -> (Option<String>, Option<Fault>) {
         let request = Request::builder()
             .header(CONTENT_TYPE, "multipart/form-data; boundary=x")
             .body(Body::from(body.to_owned()))
             .unwrap();
-        let (request, verdict) = checked(request, &TaskTracker::new());
+        let (request, verdict) = checked(request, kind, &TaskTracker::new());
         let body = request.into_body().collect().await.ok();
         let text = body.map(|body| String::from_utf8(body.to_bytes().to_vec()).unwrap());
         (text, verdict.0.get().copied())
@@ -246,13 +305,15 @@ mod tests {
             let body = part("name=\"tags\"", tags)
                 + &part("name=\"file\"; filename=\"a.py\"", "code")
                 + "--x--\r\n";
-            assert_eq!(rewritten(&body).await, (None, Some(Fault::Place)), "{tags}");
+            let answer = rewritten(UploadForm::Asset, &body).await;
+            assert_eq!(answer, (None, Some(Fault::Place)), "{tags}");
         }
         let late = part("name=\"tags\"", "input")
             + &part("name=\"file\"; filename=\"a.py\"", "code")
             + &part("name=\"tags\"", "models")
             + "--x--\r\n";
-        assert_eq!(rewritten(&late).await, (None, Some(Fault::Place)));
+        let answer = rewritten(UploadForm::Asset, &late).await;
+        assert_eq!(answer, (None, Some(Fault::Place)));
     }
 
     #[tokio::test]
@@ -261,7 +322,7 @@ mod tests {
             + &part("name=\"other\"", "dropped")
             + &part("name=\"file\"; filename=\"../a\\\"b.png\"", "bytes")
             + "--x--\r\n";
-        let (text, fault) = rewritten(&body).await;
+        let (text, fault) = rewritten(UploadForm::Asset, &body).await;
         let text = text.unwrap();
         assert_eq!(fault, None);
         assert!(
@@ -270,7 +331,45 @@ mod tests {
         );
         assert!(text.contains("bytes"), "{text}");
         assert!(!text.contains("dropped") && !text.contains(".."), "{text}");
-        let (text, fault) = rewritten("--x\r\nno form").await;
+        let (text, fault) = rewritten(UploadForm::Asset, "--x\r\nno form").await;
         assert_eq!((text, fault), (None, Some(Fault::Unreadable)));
+    }
+
+    #[tokio::test]
+    async fn r7_masks_take_no_picture_from_elsewhere() {
+        let form = |source: &str| {
+            part("name=\"image\"; filename=\"m.png\"", "mask")
+                + &part("name=\"original_ref\"", source)
+                + "--x--\r\n"
+        };
+        for name in [
+            r"C:\\Users\\anna\\a.png",
+            "c:a.png",
+            r"\\\\host\\share\\a.png",
+            r"\\a.png",
+            r"\u0043:/a.png",
+            "/a.png",
+        ] {
+            for source in [
+                format!(r#"{{"filename":"{name}","type":"output"}}"#),
+                format!(r#"{{"filename":"a.png","filename":"{name}"}}"#),
+            ] {
+                let answer = rewritten(UploadForm::Mask, &form(&source)).await;
+                assert_eq!(answer, (None, Some(Fault::Source)), "{source}");
+            }
+        }
+        let answer = rewritten(UploadForm::Mask, &form("{")).await;
+        assert_eq!(answer, (None, Some(Fault::Unreadable)));
+        for name in ["it's a: b.png [input]", r"sub\\a.png", "ä/b.png"] {
+            let source = format!(r#"{{"filename":"{name}","subfolder":"x"}}"#);
+            let (text, fault) = rewritten(UploadForm::Mask, &form(&source)).await;
+            let text = text.unwrap();
+            assert_eq!(fault, None, "{source}");
+            assert!(
+                text.contains("name=\"image\"; filename=\"m.png\""),
+                "{text}"
+            );
+            assert!(text.contains(&source) && text.contains("mask"), "{text}");
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(windows)]
+mod windows;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +20,10 @@ pub(crate) struct Surroundings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Panel {
     Dark,
+    #[cfg_attr(
+        target_os = "macos",
+        expect(dead_code, reason = "macOS does not tell the colour of its menu bar")
+    )]
     Light,
 }
 
@@ -36,7 +42,9 @@ impl Default for Surroundings {
 pub(crate) async fn follow(known: watch::Sender<Surroundings>, stopping: CancellationToken) {
     #[cfg(target_os = "linux")]
     linux::follow(known, stopping).await;
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(windows)]
+    windows::follow(known, stopping).await;
+    #[cfg(not(any(target_os = "linux", windows)))]
     {
         // What they say at first stays true; listeners must not see the sender end.
         stopping.cancelled().await;

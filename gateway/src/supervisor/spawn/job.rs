@@ -4,7 +4,8 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use process_wrap::tokio::{ChildWrapper, CommandWrap, JobObject, KillOnDrop};
+use process_wrap::tokio::{ChildWrapper, CommandWrap, CreationFlags, JobObject, KillOnDrop};
+use windows::Win32::System::Threading::CREATE_NO_WINDOW;
 
 use super::{BoxFuture, ProcessControl, ProcessExit, RunningProcess, SpawnError};
 use crate::sandbox::{self, SandboxReport};
@@ -26,7 +27,12 @@ pub(super) fn spawn(plan: &LaunchPlan) -> Result<RunningProcess, SpawnError> {
         }
         command.envs(plan.environment.iter().map(|(name, value)| (name, value)));
     });
-    command.wrap(KillOnDrop).wrap(JobObject);
+    // Without it the app would show a console window for each engine, and Ctrl-C at the console of
+    // `sentineld` would reach the engine before we order its end.
+    command
+        .wrap(KillOnDrop)
+        .wrap(CreationFlags(CREATE_NO_WINDOW))
+        .wrap(JobObject);
     let sandbox = match &plan.sandbox {
         Some(plan) => sandbox::apply(plan),
         None => Ok(SandboxReport::off()),
