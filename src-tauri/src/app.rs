@@ -150,13 +150,7 @@ fn start(
     });
     let presence = presence::follow(Arc::clone(&gateway));
     tasks.spawn(stopping.clone().run_until_cancelled_owned(presence));
-    let desk = Desk::new(
-        app.clone(),
-        gateway,
-        preferences,
-        data,
-        surroundings,
-    );
+    let desk = Desk::new(app.clone(), gateway, preferences, data, surroundings);
     tasks.spawn(surroundings::follow(known, stopping.clone()));
     let signals = desk::listen_for_signals(orders.clone());
     tasks.spawn(stopping.clone().run_until_cancelled_owned(signals));

@@ -203,11 +203,18 @@ impl Passing {
         let number = job.entry.number;
         started.keep();
         app.jobs.tell_count(&job.entry.user);
+        let handed_at = job.handed_at;
         let watched = watch_job(Arc::clone(&app), engine, address, job, 1);
-        drop(app.jobs.spawn(async {
+        let store = Arc::clone(&app.store);
+        let secured = async move {
+            if let Err(error) = store.secure_job(id, handed_at).await {
+                tracing::warn!(error = %chain(&error), "a power cut would lose a running job");
+            }
+        };
+        drop(app.jobs.spawn(async move {
             // The client's answer leaves first.
             tokio::task::yield_now().await;
-            watched.await;
+            tokio::join!(secured, watched);
         }));
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect();
         let answer = body.await.map(|collected| collected.to_bytes());

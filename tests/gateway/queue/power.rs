@@ -175,6 +175,12 @@ fn a_cut_of_the_power_loses_no_job_and_no_account_and_runs_nothing_twice() -> Re
             "none lost, none more"
         );
     }
+    // One that a free engine took, with nothing written after it.
+    let only = queue(&gateway, &alice, &slow_saved(5.0, "only"))?;
+    ensure!(state(&gateway, &alice, &only)? == "in_progress");
+    disk = cut(gateway, disk, image(ROUNDS + 1))?;
+    gateway = Gateway::start(options(&disk).without_owner())?;
+    until(&gateway, &alice, &only, "completed")?;
     ensure!(get(&gateway, &alice, "/queue")?.json()["queue_running"] == serde_json::json!([]));
     drop(gateway);
     drop(disk);

@@ -13,13 +13,27 @@ impl Store {
     }
 
     /// Writes a job down that is on its way to the engine at this moment; it outlives the end of
-    /// this process when this returns, and a power cut with the next write.
+    /// this process when this returns, and a power cut with [`Store::secure_job`].
     pub(crate) async fn add_running_job(&self, job: NewJob) -> Result<(), StoreError> {
         self.call(move |connection| {
             connection.pragma_update(None, "synchronous", "NORMAL")?;
             let written = insert(connection, &job);
             connection.pragma_update(None, "synchronous", "FULL")?;
             written
+        })
+        .await
+    }
+
+    /// Notes when a job that was written by [`Store::add_running_job`] was handed to its engine; that
+    /// brings it to the disk, so that it outlives a power cut when this returns.
+    pub(crate) async fn secure_job(&self, id: JobId, handed_at: i64) -> Result<(), StoreError> {
+        self.call(move |connection| {
+            connection
+                .execute(
+                    "UPDATE jobs SET handed_at = ?2 WHERE id = ?1",
+                    params![id, handed_at],
+                )
+                .map(drop)
         })
         .await
     }
