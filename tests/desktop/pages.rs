@@ -33,10 +33,15 @@ fn the_first_run_leads_to_a_running_comfyui_that_is_managed_from_the_window() ->
     let panel = desktop.panel()?;
     panel.await_status("The demo engine is running")?;
     driver.click("//a[@href='#/overview']")?;
+    // Last of the buttons that come when it is ready; until then the others move.
+    let ready = "//button[normalize-space()='Free memory']";
+    driver.find(ready)?;
     driver.press("Stop")?;
     panel.await_status("The demo engine is stopped")?;
+    driver.find("//button[normalize-space()='Start ComfyUI']")?;
     panel.click("Start ComfyUI")?;
-    driver.click("//button[normalize-space()='Stop']")?;
+    driver.find(ready)?;
+    driver.press("Stop")?;
     panel.await_status("The demo engine is stopped")?;
 
     driver.click("//a[@href='#/people']")?;

@@ -18,6 +18,7 @@ use super::tree;
 use crate::sandbox::SandboxReport;
 
 /// What `ps` and `killall` show, so that `killall sentineld` leaves the guards to do their work.
+#[cfg(target_os = "linux")]
 const PROCESS_NAME: &str = "engine-guard";
 
 /// Runs until the engine's tree is gone.
