@@ -185,30 +185,22 @@ pub(crate) fn desktop_settings_set(
     surface: State<'_, Surface>,
     settings: Preferences,
 ) -> Outcome<()> {
-    // The language has a way of its own.
-    let language = surface.preferences.current().language;
-    surface
+    // The rest is the app's own, and what the page knows of it may be old.
+    let changed = surface
         .preferences
-        .set(Preferences {
-            language,
-            ..settings
-        })
-        .map_err(CommandError::Preferences)
+        .change(|current| current.notifications = settings.notifications);
+    changed.map(drop).map_err(CommandError::Preferences)
 }
 
 #[tauri::command]
 pub(crate) async fn language_set(surface: State<'_, Surface>, language: Language) -> Outcome<()> {
-    let preferences = surface.preferences.current();
-    if preferences.language == Some(language) {
+    let changed = surface
+        .preferences
+        .change(|current| current.language = Some(language))
+        .map_err(CommandError::Preferences)?;
+    if !changed {
         return Ok(());
     }
-    surface
-        .preferences
-        .set(Preferences {
-            language: Some(language),
-            ..preferences
-        })
-        .map_err(CommandError::Preferences)?;
     let told = surface.orders.send(Order::Refresh).await;
     told.map_err(|_| CommandError::Stopping)
 }

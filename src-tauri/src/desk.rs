@@ -233,13 +233,13 @@ impl Desk {
 
     /// Says once that the app goes on without its window.
     fn hint(&self) {
-        let mut preferences = self.preferences.current();
-        if preferences.close_hint_shown {
-            return;
+        let told = self
+            .preferences
+            .change(|current| current.close_hint_shown = true);
+        if !matches!(told, Ok(false)) {
+            notifications::still_running(self.texts()).show(&self.app);
         }
-        notifications::still_running(self.texts()).show(&self.app);
-        preferences.close_hint_shown = true;
-        if let Err(error) = self.preferences.set(preferences) {
+        if let Err(error) = told {
             tracing::warn!(%error, "the settings of the desktop app could not be written");
         }
     }

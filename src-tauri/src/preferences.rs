@@ -75,13 +75,18 @@ impl PreferenceFile {
         *self.lock()
     }
 
-    /// Changes them and writes them down.
-    pub(crate) fn set(&self, preferences: Preferences) -> io::Result<()> {
+    /// Changes them and writes them down, if anything is different then; tells whether it was.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Preferences)) -> io::Result<bool> {
         let mut current = self.lock();
-        let text = serde_json::to_vec_pretty(&preferences)?;
+        let mut changed = *current;
+        change(&mut changed);
+        if changed == *current {
+            return Ok(false);
+        }
+        let text = serde_json::to_vec_pretty(&changed)?;
         write_atomically(&self.path, &text)?;
-        *current = preferences;
-        Ok(())
+        *current = changed;
+        Ok(true)
     }
 
     fn lock(&self) -> MutexGuard<'_, Preferences> {
@@ -98,11 +103,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = PreferenceFile::open(directory.path());
         assert_eq!(file.current(), Preferences::default());
-        let mut changed = Preferences::default();
-        changed.notifications.ready = false;
-        changed.language = Some(Language::Zh);
-        file.set(changed).unwrap();
-        assert_eq!(PreferenceFile::open(directory.path()).current(), changed);
+        let quieter = |preferences: &mut Preferences| preferences.notifications.ready = false;
+        assert!(file.change(quieter).unwrap());
+        assert!(!file.change(quieter).unwrap());
+        file.change(|preferences| preferences.language = Some(Language::Zh))
+            .unwrap();
+        let kept = PreferenceFile::open(directory.path()).current();
+        assert!(!kept.notifications.ready && kept.notifications.crash);
+        assert_eq!(kept.language, Some(Language::Zh));
+        assert_eq!(kept, file.current());
 
         std::fs::write(
             directory.path().join(FILE),

@@ -391,6 +391,28 @@ fn r6_c8_a_folder_given_over_links_is_refused_to_users_and_not_to_admins() -> Re
 }
 
 #[test]
+fn r7_a_model_s_preview_shows_no_picture_from_elsewhere() -> Result<()> {
+    let (_guard, world) = together()?;
+    let png = fs::canonicalize(world.folder(&world.alice))?.join("output/a.png");
+    let path = png.display().to_string().replace('/', "%2F");
+    for name in [
+        path.as_str(),
+        "a%2F..%2F..%2Fb.png",
+        r"C:%5Ca.png",
+        "%5C%5Chost%5Ca.png",
+    ] {
+        let target = format!("/experiment/models/preview/checkpoints/0/{name}");
+        let refused = world.get(&world.bob, &target)?;
+        let (status, code) = (refused.status, refused.code());
+        ensure!(
+            status == 403 && code == "admin_required",
+            "{name}: {status} {code}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
 fn r7_c7_a_mask_does_not_copy_the_picture_of_another() -> Result<()> {
     let (_guard, world) = together()?;
     let note = "r7-note-of-alice";
@@ -430,6 +452,20 @@ fn r7_c7_a_mask_does_not_copy_the_picture_of_another() -> Result<()> {
             let copied = world.get(&world.bob, &target)?;
             ensure!(!holds(&copied.body, note), "{reference}");
         }
+    }
+    // Where such a name leads away, as on Windows, ComfyUI does not refuse it itself.
+    for away in [
+        r"C:\pictures\a.png",
+        "c:a.png",
+        r"\\host\share\a.png",
+        "/pictures/a.png",
+    ] {
+        let refused = mask(&world.bob, "r7_away.png", &json!({"filename": away}))?;
+        let (status, code) = (refused.status, refused.code());
+        ensure!(
+            status == 403 && code == "foreign_file",
+            "{away}: {status} {code}"
+        );
     }
     ensure!(mask(&world.alice, "r7_own.png", &references[0])?.status == 200);
     let own = world.get(

@@ -198,7 +198,7 @@ impl Engine {
         self.activity.prompt_was_passed();
     }
 
-    /// A job that was passed to it has ended: its jobs have changed.
+    /// A job that was passed to it has ended or was not taken: its jobs have changed.
     pub(crate) fn job_has_ended(&self) {
         self.asked.notify_one();
     }

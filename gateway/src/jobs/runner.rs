@@ -72,6 +72,7 @@ pub(super) async fn hand_over(app: Arc<App>, engine: Arc<Engine>, job: Running) 
     match posted {
         Ok(Taken::Yes) => watch(app, engine, address, job, attempts).await,
         Ok(Taken::No(refusal)) => {
+            engine.job_has_ended();
             let error = outcome::error_data(&id.to_string(), &refusal, clock::now_ms());
             fail(&app, &job, error).await;
         }

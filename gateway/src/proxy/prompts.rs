@@ -190,6 +190,7 @@ impl Passing {
         let answer = match (written, answer) {
             (Ok(()), Ok(answer)) if answer.status().is_success() => answer,
             (Ok(()), other) => {
+                engine.job_has_ended();
                 forget(&app, id).await;
                 return Ok(other?);
             }
