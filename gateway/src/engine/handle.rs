@@ -1,7 +1,8 @@
 //! One engine: found, prepared, started and watched; or one that somebody else runs. One task owns
-//! it and takes commands, another asks it for its jobs.
+//! it and takes commands, another attends it.
 
 use super::activity::Activity;
+use super::attendant::{Attendant, count_jobs};
 use super::client::{self, ClientError};
 use super::devices::Devices;
 use super::places::{self, Places};
@@ -21,11 +22,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
 
 /// Names an engine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,12 +43,6 @@ impl fmt::Display for EngineId {
         }
     }
 }
-
-/// Between two questions for the jobs of an engine that has some. Whoever stays with a job asks
-/// sooner and says when it has ended.
-const BUSY_POLL: Duration = Duration::from_secs(2);
-/// Between two questions for the jobs of an engine that had none.
-const IDLE_POLL: Duration = Duration::from_secs(10);
 
 /// Commands that may wait.
 const QUEUE: usize = 32;
@@ -163,7 +156,7 @@ impl Engine {
             status: status.clone(),
             activity: Arc::clone(&activity),
             asked: Arc::clone(&asked),
-            surroundings: Arc::clone(surroundings),
+            wake: Arc::clone(&surroundings.wake),
             catalogue: Arc::clone(&catalogue),
         };
         Self {
@@ -472,101 +465,6 @@ impl Actor {
             .send_replace(EngineStatus::stopped("ComfyUI is stopped."));
         self.surroundings.devices.release(&self.id);
         self.surroundings.wake.notify_one();
-    }
-}
-
-/// Asks an engine for the number of its jobs. What it said of them before a prompt that was passed
-/// meanwhile is forgotten.
-async fn count_jobs(
-    address: SocketAddr,
-    activity: &Activity,
-    wake: &Notify,
-) -> Result<u32, ClientError> {
-    let before = activity.jobs();
-    let prompts = activity.prompts();
-    let answer = client::jobs(address).await;
-    if prompts == activity.prompts() {
-        let jobs = answer.as_ref().ok().copied();
-        activity.set_jobs(jobs);
-        if before != jobs {
-            wake.notify_one();
-        }
-    }
-    answer
-}
-
-/// Asks a ready engine for its jobs: often while it has some, rarely while it has none.
-struct Attendant {
-    id: EngineId,
-    status: watch::Receiver<EngineStatus>,
-    activity: Arc<Activity>,
-    asked: Arc<Notify>,
-    surroundings: Arc<Surroundings>,
-    catalogue: Arc<ArcSwapOption<Catalogue>>,
-}
-
-impl Attendant {
-    async fn run(mut self) {
-        loop {
-            let address = self.status.borrow_and_update().address;
-            let Some(address) = address else {
-                self.activity.set_jobs(None);
-                self.activity.note_models(false);
-                self.catalogue.store(None);
-                if self.status.changed().await.is_err() {
-                    return;
-                }
-                continue;
-            };
-            let pause = self.look(address).await;
-            if self.catalogue.load().is_none() {
-                self.read_catalogue(address).await;
-            }
-            tokio::select! {
-                changed = self.status.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                }
-                () = self.asked.notified() => {}
-                () = sleep(pause) => {}
-            }
-        }
-    }
-
-    /// Asks once; returns how long to wait until the next time.
-    async fn look(&self, address: SocketAddr) -> Duration {
-        let jobs = count_jobs(address, &self.activity, &self.surroundings.wake)
-            .await
-            .inspect_err(|error| {
-                tracing::debug!(engine = %self.id, error = %chain(error), "ComfyUI did not tell its jobs");
-            })
-            .ok();
-        if jobs == Some(0) {
-            IDLE_POLL
-        } else {
-            BUSY_POLL
-        }
-    }
-
-    /// Reads once after each start what the engine's nodes take. Several megabytes: on a thread of
-    /// its own, and not again when it could not be read, because jobs pass without it as well.
-    async fn read_catalogue(&self, address: SocketAddr) {
-        let read = match client::object_info(address).await {
-            Ok(text) => tokio::task::spawn_blocking(move || Catalogue::parse(&text)).await,
-            Err(error) => {
-                tracing::debug!(engine = %self.id, error = %chain(&error), "ComfyUI did not tell its nodes");
-                return;
-            }
-        };
-        match read {
-            Ok(Ok(catalogue)) => self.catalogue.store(Some(Arc::new(catalogue))),
-            Ok(Err(error)) => {
-                tracing::warn!(engine = %self.id, error = %chain(&error), "ComfyUI's list of nodes cannot be read");
-                self.catalogue.store(Some(Arc::new(Catalogue::default())));
-            }
-            Err(error) => tracing::error!(%error, "reading ComfyUI's nodes broke"),
-        }
     }
 }
 

@@ -9,6 +9,7 @@
 //! - `places` says where an engine's files are, `prepare` what is started.
 
 mod activity;
+mod attendant;
 pub(crate) mod client;
 mod devices;
 mod events;
