@@ -40,8 +40,10 @@ pub(crate) struct Raised;
 #[derive(Debug)]
 pub(crate) enum Work {
     Prompt(Arc<Item>),
-    /// Drop what is kept between prompts.
-    Free,
+    /// Unload all models, and drop what is kept between prompts if `results` says so.
+    Free {
+        results: bool,
+    },
     /// The thread ends, as Python's does by an exception.
     Die(&'static str),
 }
@@ -51,6 +53,7 @@ struct Inner {
     heap: Vec<Arc<Item>>,
     running: Option<Arc<Item>>,
     history: Vec<(String, Arc<Finished>)>,
+    unload: bool,
     free: bool,
 }
 
@@ -115,8 +118,9 @@ impl Queue {
     pub(crate) fn take(&self, tell: impl FnOnce(usize)) -> Work {
         let mut inner = self.inner.lock();
         loop {
-            if std::mem::take(&mut inner.free) {
-                return Work::Free;
+            let results = std::mem::take(&mut inner.free);
+            if std::mem::take(&mut inner.unload) {
+                return Work::Free { results };
             }
             if !inner.heap.is_empty() {
                 let Ok(item) = pop(&mut inner.heap) else {
@@ -152,9 +156,11 @@ impl Queue {
         tell(inner.remaining());
     }
 
-    /// Asks the worker to drop what it keeps.
-    pub(crate) fn free(&self) {
-        self.inner.lock().free = true;
+    /// Asks the worker to unload its models, and with `results` to drop what it keeps besides.
+    pub(crate) fn free(&self, results: bool) {
+        let mut inner = self.inner.lock();
+        inner.unload = true;
+        inner.free |= results;
         self.changed.notify_all();
     }
 

@@ -33,7 +33,12 @@ pub(crate) fn run(engine: &Arc<Engine>) {
             .queue
             .take(|remaining| engine.announce_queue(remaining))
         {
-            Work::Free => kept = Kept::default(),
+            Work::Free { results } => {
+                engine.say("Unloading all models");
+                if results {
+                    kept = Kept::default();
+                }
+            }
             Work::Die(reason) => {
                 engine.say(&format!(
                     "Exception in thread Thread-1 (prompt_worker):\n{reason}"

@@ -13,6 +13,8 @@ mod autostart;
 mod commands;
 mod desk;
 mod icon;
+#[cfg(target_os = "linux")]
+mod library_pages;
 mod menu;
 mod notifications;
 mod preferences;

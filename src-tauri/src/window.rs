@@ -71,6 +71,7 @@ pub(crate) fn release(app: &AppHandle) {
     #[cfg(target_os = "linux")]
     if !is_open(app) {
         crate::web_processes::end();
+        crate::library_pages::give_back();
     }
     #[cfg(not(target_os = "linux"))]
     let _ = app;

@@ -18,6 +18,9 @@ use crate::{pages, tools};
 /// The bundler, of the same version as the crate.
 const BUNDLER: &str = "@tauri-apps/cli@2.12.5";
 
+/// Name of the demo engine where it lies among other people's programs.
+const DEMO_ENGINE: &str = "comfyui-sentinel-demo";
+
 /// What `cargo xtask package` takes.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
@@ -65,10 +68,13 @@ impl Options {
 fn pack(workspace: &Workspace, programs: &Programs, kinds: &[String]) -> Result<Vec<PathBuf>> {
     let folder = workspace.packing();
     fs::create_dir_all(&folder)?;
-    let further = [&programs.sentineld, &programs.demo_engine]
-        .map(|program| beside(&folder, program))
-        .into_iter()
-        .collect::<Result<Vec<_>>>()?;
+    let further = [
+        (&programs.sentineld, "sentineld"),
+        (&programs.demo_engine, DEMO_ENGINE),
+    ]
+    .map(|(program, name)| beside(&folder, program, name))
+    .into_iter()
+    .collect::<Result<Vec<_>>>()?;
     // They are named here and not in the app's own settings, because building the app would ask for
     // them before they are there.
     let settings = folder.join("bundle.json");
@@ -103,10 +109,9 @@ fn pack(workspace: &Workspace, programs: &Programs, kinds: &[String]) -> Result<
     Ok(made)
 }
 
-/// Copies a program to where the bundler looks for it, which wants the system in its name, and
-/// returns the path without that.
-fn beside(folder: &Path, program: &Path) -> Result<PathBuf> {
-    let name = program.file_stem().context("a program without a name")?;
+/// Copies a program under a name to where the bundler looks for it, which wants the system in that
+/// name, and returns the path without it.
+fn beside(folder: &Path, program: &Path, name: &str) -> Result<PathBuf> {
     let plain = folder.join(name);
     let system = Program::new("rustc")
         .args(["--print", "host-tuple"])

@@ -66,8 +66,9 @@ pub(super) async fn answer(
             if sent.as_object().is_none() {
                 return answer::broken();
             }
-            if sent.get("free_memory").is_some_and(Json::truthy) {
-                engine.queue.free();
+            let wants = |what| sent.get(what).is_some_and(Json::truthy);
+            if wants("unload_models") || wants("free_memory") {
+                engine.queue.free(wants("free_memory"));
             }
             answer::empty(StatusCode::OK)
         }

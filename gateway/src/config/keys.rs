@@ -321,6 +321,12 @@ pub const KEYS: &[Key] = &[
         "A job of a user is ended after so many minutes; 0: never.",
     ),
     key(
+        "queue.interrupt_grace_seconds",
+        Kind::Integer { min: 0, max: 3600 },
+        false,
+        "How long a job that is to end may go on before its ComfyUI is restarted, in seconds; 0: for ever.",
+    ),
+    key(
         "queue.history_days",
         Kind::Integer { min: 1, max: 36500 },
         false,

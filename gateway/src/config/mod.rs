@@ -11,6 +11,7 @@ pub use parse::{ConfigErrors, Fault, Settings};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// All settings, complete. The names, types and defaults of the first block are the original
 /// extension's.
@@ -100,6 +101,8 @@ pub struct Queue {
     pub longest_job_minutes_admins: u32,
     /// Longest job of a user, minutes.
     pub longest_job_minutes_users: u32,
+    /// How long a job that is to end may go on before its engine is restarted, seconds.
+    pub interrupt_grace_seconds: u32,
     /// How long finished jobs stay in the history, days.
     pub history_days: u32,
     /// Times of the day at which only the owner's jobs run.
@@ -108,6 +111,14 @@ pub struct Queue {
     pub yield_to_programs: bool,
     /// Hosts of this network that may be told of finished jobs.
     pub notify_hosts: Vec<String>,
+}
+
+impl Queue {
+    /// How long a job that is to end may go on; `None`: for ever.
+    pub(crate) fn interrupt_grace(&self) -> Option<Duration> {
+        let seconds = self.interrupt_grace_seconds;
+        (seconds > 0).then(|| Duration::from_secs(seconds.into()))
+    }
 }
 
 /// Nodes that roles may not use: names of node classes, `*` at the end for any rest,
@@ -260,6 +271,7 @@ impl Default for Config {
                 gpu_minutes_a_day_users: 0,
                 longest_job_minutes_admins: 0,
                 longest_job_minutes_users: 0,
+                interrupt_grace_seconds: 60,
                 history_days: 30,
                 quiet_hours: Vec::new(),
                 yield_to_programs: false,

@@ -181,6 +181,11 @@ impl Engine {
         &self.id
     }
 
+    /// Whether it can be started and stopped, and is not somebody else's.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.supervisor.is_some()
+    }
+
     /// What it is used for at the moment.
     pub(crate) fn activity(&self) -> &Arc<Activity> {
         &self.activity

@@ -23,6 +23,9 @@ pub const DEMO: &str = "demo";
 /// Directory for home, temporary files and caches of an engine, beside its other directories.
 const PRIVATE: &str = "private";
 
+/// Names of the demo engine's program: as it is installed, and as it is built.
+const DEMO_NAMES: [&str; 2] = ["comfyui-sentinel-demo", "demo-engine"];
+
 /// Environment variable with the folder of ComfyUI's own front end for the demo engine.
 const DEMO_FRONT_END: &str = "DEMO_ENGINE_FRONT_END";
 
@@ -269,7 +272,14 @@ async fn find(config: &Config) -> Result<Installation, EngineError> {
 
 /// The demo engine lies beside our own program.
 pub(crate) fn demo() -> Result<Installation, EngineError> {
-    let program = std::env::current_exe()?.with_file_name(format!("demo-engine{EXE_SUFFIX}"));
+    let own = std::env::current_exe()?;
+    let [installed, built] =
+        DEMO_NAMES.map(|name| own.with_file_name(format!("{name}{EXE_SUFFIX}")));
+    let program = if installed.is_file() {
+        installed
+    } else {
+        built
+    };
     if program.is_file() {
         Ok(Installation::demo(program))
     } else {

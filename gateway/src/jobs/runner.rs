@@ -28,6 +28,8 @@ const LOST_AFTER: u32 = 5;
 const WRITE_PAUSE: Duration = Duration::from_secs(2);
 /// Between two tries to end a job.
 const INTERRUPT_AGAIN: Duration = Duration::from_secs(2);
+/// Between two tries to restart an engine that does not end a job.
+const RESTART_AGAIN: Duration = Duration::from_secs(60);
 
 /// Hands a job over to its engine and stays with it.
 pub(super) async fn hand_over(app: Arc<App>, engine: Arc<Engine>, job: Running) {
@@ -123,6 +125,7 @@ async fn until_end(app: &App, engine: &Engine, address: SocketAddr, job: &Runnin
     let limit = app.limits_of(&job.entry.user).longest_job;
     let mut deadline = limit.map(|limit| Instant::from_std(job.since + limit.duration()));
     let mut interrupt_at: Option<Instant> = None;
+    let mut restart_at: Option<Instant> = None;
     loop {
         let seen = look(engine, address, &id).await;
         let is_there = matches!(seen, Seen::There);
@@ -144,6 +147,14 @@ async fn until_end(app: &App, engine: &Engine, address: SocketAddr, job: &Runnin
         if wants_end && interrupt_at.is_none_or(|at| now >= at) {
             interrupt_at = Some(now + INTERRUPT_AGAIN);
             engine.end_job(address, &id).await;
+        }
+        if wants_end && let Some(grace) = app.config.current().queue.interrupt_grace() {
+            let at = *restart_at.get_or_insert(now + grace);
+            if now >= at && engine.is_ours() {
+                restart_at = Some(now + RESTART_AGAIN);
+                tracing::warn!(engine = %engine.id(), job = %id, "ComfyUI does not end a job and is restarted");
+                app.engines.restart_one(engine.id().clone());
+            }
         }
         let is_calm = is_there && events.is_some() && !wants_end;
         let next_look = sleep_until(next_look(Instant::now(), is_calm, deadline));
@@ -253,15 +264,20 @@ async fn settle(
     finish(app, job, *outcome).await;
 }
 
-/// The engine ended while it had the job: once more, but not for ever.
+/// The engine ended while it had the job: it was to end anyway, or runs once more, but not for ever.
 async fn interrupted(app: &App, job: &Running, attempts: u32) {
     let id = job.entry.id.to_string();
-    if app.jobs.intent(job.entry.id) == Some(Intent::Cancel) {
-        finish(app, job, outcome::cancelled(&id, clock::now_ms())).await;
-    } else if attempts >= MAX_ATTEMPTS {
-        fail(app, job, outcome::given_up(&id, clock::now_ms())).await;
-    } else {
-        put_back(app, job, attempts, true).await;
+    match app.jobs.intent(job.entry.id) {
+        Some(Intent::Cancel) => finish(app, job, outcome::cancelled(&id, clock::now_ms())).await,
+        Some(Intent::TooLong) => {
+            let limit = app.limits_of(&job.entry.user).longest_job;
+            fail(app, job, outcome::too_long(&id, limit, clock::now_ms())).await;
+        }
+        Some(Intent::PutBack) => put_back(app, job, job.details.attempts, false).await,
+        None if attempts >= MAX_ATTEMPTS => {
+            fail(app, job, outcome::given_up(&id, clock::now_ms())).await;
+        }
+        None => put_back(app, job, attempts, true).await,
     }
 }
 

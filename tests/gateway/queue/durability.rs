@@ -6,7 +6,7 @@ use super::{
 };
 use anyhow::{Context as _, Result, ensure};
 use sentinel_tests::{Answer, Gateway, eventually};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -190,15 +190,7 @@ fn a_job_whose_client_leaves_before_the_answer_goes_on_and_ends() -> Result<()> 
         Ok(told["exec_info"]["queue_remaining"] == 1)
     };
     let lock = lock_database(&gateway)?;
-    let body = json!({ "prompt": slow_saved(0.3, "left alone") }).to_string();
-    let mut client = TcpStream::connect(("127.0.0.1", gateway.port))?;
-    write!(
-        client,
-        "POST /prompt HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nAuthorization: Bearer {alice}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        gateway.port,
-        body.len()
-    )?;
+    let client = send_prompt(&gateway, &alice, &slow_saved(0.3, "left alone"))?;
     eventually(PATIENCE, remaining)?;
     drop(client);
     drop(lock);
@@ -213,4 +205,56 @@ fn a_job_whose_client_leaves_before_the_answer_goes_on_and_ends() -> Result<()> 
     })?;
     let next = queue(&gateway, &alice, &slow(0.05, "next"))?;
     until(&gateway, &alice, &next, "completed")
+}
+
+/// Sends a prompt and leaves its answer unread.
+fn send_prompt(gateway: &Gateway, token: &str, prompt: &Value) -> Result<TcpStream> {
+    let body = json!({ "prompt": prompt }).to_string();
+    let mut client = TcpStream::connect(("127.0.0.1", gateway.port))?;
+    write!(
+        client,
+        "POST /prompt HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        gateway.port,
+        body.len()
+    )?;
+    Ok(client)
+}
+
+/// Whether a server on this machine still holds its end of a connection that `client` has closed.
+#[cfg(target_os = "linux")]
+fn is_held(server: u16, client: u16) -> Result<bool> {
+    let (server, client) = (format!(":{server:04X}"), format!(":{client:04X}"));
+    let mut is_held = false;
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let table = std::fs::read_to_string(table)?;
+        is_held |= table.lines().any(|line| {
+            let mut columns = line.split_ascii_whitespace().skip(1);
+            let mut ends_with = |port| columns.next().is_some_and(|end| end.ends_with(port));
+            ends_with(server.as_str()) && ends_with(client.as_str())
+        });
+    }
+    Ok(is_held)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_job_whose_client_leaves_while_it_is_written_down_waits_and_runs_once() -> Result<()> {
+    let (gateway, alice, bob) = with_two(separate())?;
+    let running = queue(&gateway, &bob, &slow(4.0, "running"))?;
+    until(&gateway, &bob, &running, "in_progress")?;
+    let lock = lock_database(&gateway)?;
+    let client = send_prompt(&gateway, &alice, &slow_saved(0.05, "left alone"))?;
+    let port = client.local_addr()?.port();
+    ensure!(is_held(gateway.port, port)?);
+    drop(client);
+    eventually(PATIENCE, || Ok(!is_held(gateway.port, port)?))?;
+    drop(lock);
+    eventually(PATIENCE, || Ok(count(&gateway, &alice, "")? == 1))?;
+    until(&gateway, &bob, &running, "completed")?;
+    eventually(PATIENCE, || {
+        Ok(count(&gateway, &alice, "?status=completed")? == 1)
+    })?;
+    ensure!(count(&gateway, &alice, "")? == 1, "once and not twice");
+    Ok(())
 }

@@ -10,6 +10,7 @@ mod order;
 mod own_view;
 mod power;
 mod refusals;
+mod stubborn;
 
 use anyhow::{Context as _, Result, ensure};
 use sentinel_tests::{Answer, Ask, Gateway, Options, Socket, eventually};

@@ -1,8 +1,8 @@
 //! Who is next.
 
-use super::{count, get, post, queue, separate, slow, started, state, until, with_two};
+use super::{PATIENCE, count, get, post, queue, separate, slow, started, state, until, with_two};
 use anyhow::{Context as _, Result, ensure};
-use sentinel_tests::Options;
+use sentinel_tests::{Gateway, Options, eventually};
 use serde_json::json;
 
 #[test]
@@ -89,5 +89,29 @@ fn one_engine_for_all_has_one_queue_of_each() -> Result<()> {
         until(&gateway, &alice, id, "completed")?;
     }
     ensure!(started(&gateway, &bob, &own)? < started(&gateway, &alice, &many[3])?);
+    Ok(())
+}
+
+/// How often the engine of a user was told to unload its models and did.
+fn unloads(gateway: &Gateway, user: &str) -> Result<usize> {
+    let id = gateway.user_id(user)?;
+    let log = gateway.admin("GET", &format!("engines/{id}/log?lines=1000"), None)?;
+    Ok(log.text().matches("Unloading all models").count())
+}
+
+#[test]
+fn an_engine_unloads_before_another_one_runs_also_right_after_its_own_job() -> Result<()> {
+    let (gateway, alice, bob) = with_two(separate())?;
+    let users = [("alice", &alice), ("bob_", &bob)];
+    for round in 0..6 {
+        let (before, _) = users[(round + 1) % 2];
+        let (_, token) = users[round % 2];
+        let so_far = unloads(&gateway, before)?;
+        let id = queue(&gateway, token, &slow(0.02, &round.to_string()))?;
+        until(&gateway, token, &id, "completed")?;
+        let expected = so_far + usize::from(round > 0);
+        eventually(PATIENCE, || Ok(unloads(&gateway, before)? == expected))
+            .with_context(|| format!("{before} in round {round}"))?;
+    }
     Ok(())
 }

@@ -686,6 +686,9 @@ export const de: Record<keyof typeof en, string> = {
   "config.title.queue.notify_hosts": "Eigene Server für Benachrichtigungen",
   "config.meaning.queue.notify_hosts":
     "Namen in Ihrem Netzwerk, an die man sich Benachrichtigungen schicken lassen darf. Öffentliche Adressen gehen immer.",
+  "config.title.queue.interrupt_grace_seconds": "Geduld mit Aufträgen, die nicht anhalten (Sekunden)",
+  "config.meaning.queue.interrupt_grace_seconds":
+    "Manche Nodes hören nicht, wenn ihr Auftrag abgebrochen wird. Nach dieser Zeit wird ihr ComfyUI neu gestartet. 0 heißt nie.",
   "config.title.queue.history_days": "Fertige Aufträge behalten (Tage)",
   "config.meaning.queue.history_days": "Im eigenen Verlauf aller, solange es die Dateien gibt.",
 

@@ -665,6 +665,9 @@ export const en = {
   "config.title.queue.notify_hosts": "Own servers for notifications",
   "config.meaning.queue.notify_hosts":
     "Names in your network to which people may have notifications sent. Public addresses are always possible.",
+  "config.title.queue.interrupt_grace_seconds": "Patience with jobs that do not stop (seconds)",
+  "config.meaning.queue.interrupt_grace_seconds":
+    "Some nodes do not listen when their job is cancelled. After this time their ComfyUI is restarted. 0 means never.",
   "config.title.queue.history_days": "Keep finished jobs for (days)",
   "config.meaning.queue.history_days": "In everybody's own history, as long as the files exist.",
 

@@ -638,6 +638,9 @@ export const zh: Record<keyof typeof en, string> = {
   "config.meaning.queue.yield_to_programs": "当游戏或其他程序使用显卡时，只会开始机主的任务。",
   "config.title.queue.notify_hosts": "自有通知服务器",
   "config.meaning.queue.notify_hosts": "允许用户接收通知的内网主机名。公网地址始终可用。",
+  "config.title.queue.interrupt_grace_seconds": "等待任务停止的时间（秒）",
+  "config.meaning.queue.interrupt_grace_seconds":
+    "有些节点不响应取消。超过此时间后会重新启动其 ComfyUI。0 表示从不。",
   "config.title.queue.history_days": "保留已完成任务（天）",
   "config.meaning.queue.history_days": "保留在各自的历史中，前提是文件仍存在。",
 

@@ -28,6 +28,7 @@ export const groups = {
     "queue.longest_job_minutes_users",
     "queue.longest_job_minutes_admins",
     "queue.notify_hosts",
+    "queue.interrupt_grace_seconds",
     "queue.history_days",
   ],
   safety: [

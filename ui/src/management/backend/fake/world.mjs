@@ -1055,6 +1055,10 @@ const configKeys = [
     max: 10080,
   }),
   key("queue.model_batch_seconds", "integer", "Small batching by model.", 5, false, { min: 0, max: 600 }),
+  key("queue.interrupt_grace_seconds", "integer", "Patience with jobs that do not stop.", 60, false, {
+    min: 0,
+    max: 3600,
+  }),
   key("queue.history_days", "integer", "Finished jobs are kept for so many days.", 30, false, {
     min: 0,
     max: 3650,
