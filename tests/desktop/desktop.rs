@@ -112,6 +112,18 @@ impl Desktop {
         data.into_iter().chain(self.engine.clone()).collect()
     }
 
+    /// Puts a picture of the window into the folder of `SCREENSHOTS`, if it names one. WebKit's driver
+    /// makes none of a page that is drawn without the GPU.
+    pub(crate) fn picture(&self, name: &str) -> Result<()> {
+        let Some(folder) = std::env::var_os("SCREENSHOTS") else {
+            return Ok(());
+        };
+        let windows = self.screen.windows()?;
+        let window = windows.first().context("no window to take a picture of")?;
+        let file = PathBuf::from(folder).join(format!("window-{name}.png"));
+        Ok(fs::write(file, self.screen.picture(*window)?)?)
+    }
+
     /// What marks all processes of this app.
     pub(crate) fn mark(&self) -> (&'static str, &Path) {
         (MARK, self.data.path())

@@ -2,11 +2,9 @@
 
 use crate::desktop::{Desktop, PATIENCE, program};
 use anyhow::{Context as _, Result, ensure};
-use base64::Engine as _;
 use sentinel_tests::{Ask, eventually};
 use serde_json::{Value, json};
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -93,18 +91,6 @@ impl Driver {
     pub(crate) fn await_heading(&self, text: &str) -> Result<()> {
         self.find(&format!("//*[self::h1 or self::h2][contains(., '{text}')]"))?;
         Ok(())
-    }
-
-    /// Puts a picture of the page into the folder of `SCREENSHOTS`, if it names one.
-    pub(crate) fn picture(&self, name: &str) -> Result<()> {
-        let Some(folder) = std::env::var_os("SCREENSHOTS") else {
-            return Ok(());
-        };
-        let picture = self.of_session("GET", "screenshot", None)?;
-        let picture = picture.as_str().context("a picture")?;
-        let picture = base64::engine::general_purpose::STANDARD.decode(picture)?;
-        let file = PathBuf::from(folder).join(format!("window-{name}.png"));
-        Ok(std::fs::write(file, picture)?)
     }
 
     /// Runs a script that returns something, or hands it to its last argument.

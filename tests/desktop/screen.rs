@@ -154,20 +154,33 @@ impl Screen {
 
     /// How many colours a window shows; one that shows nothing has one.
     pub(crate) fn colours(&self, window: Window) -> Result<usize> {
-        let (connection, _) = self.connect()?;
-        let place = connection.get_geometry(window)?.reply()?;
-        let picture = connection.get_image(
-            ImageFormat::Z_PIXMAP,
-            window,
-            0,
-            0,
-            place.width,
-            place.height,
-            u32::MAX,
-        )?;
-        let picture = picture.reply()?.data;
+        let (_, _, picture) = self.image(window)?;
         let pixels: HashSet<&[u8]> = picture.chunks_exact(4).collect();
         Ok(pixels.len())
+    }
+
+    /// What a window shows, as a PNG.
+    pub(crate) fn picture(&self, window: Window) -> Result<Vec<u8>> {
+        let (width, height, picture) = self.image(window)?;
+        let pixels = picture.chunks_exact(4);
+        let pixels: Vec<u8> = pixels
+            .flat_map(|pixel| [pixel[2], pixel[1], pixel[0]])
+            .collect();
+        let mut file = Vec::new();
+        let mut encoder = png::Encoder::new(&mut file, width.into(), height.into());
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.write_header()?.write_image_data(&pixels)?;
+        Ok(file)
+    }
+
+    /// Width, height and pixels of four bytes: blue, green, red and nothing.
+    fn image(&self, window: Window) -> Result<(u16, u16, Vec<u8>)> {
+        let (connection, _) = self.connect()?;
+        let place = connection.get_geometry(window)?.reply()?;
+        let (width, height) = (place.width, place.height);
+        let asked =
+            connection.get_image(ImageFormat::Z_PIXMAP, window, 0, 0, width, height, u32::MAX)?;
+        Ok((width, height, asked.reply()?.data))
     }
 
     fn connect(&self) -> Result<(RustConnection, Window)> {
