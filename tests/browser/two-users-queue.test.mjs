@@ -5,8 +5,18 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { assertNoProblems, fillSignIn, openBrowser } from "./support/browser.mjs";
-import { admin, comfyui, frontEnd, slowProbe, startSentinel } from "./support/sentinel.mjs";
+import {
+  assertNoProblems,
+  fillSignIn,
+  openBrowser,
+} from "./support/browser.mjs";
+import {
+  admin,
+  comfyui,
+  frontEnd,
+  slowProbe,
+  startSentinel,
+} from "./support/sentinel.mjs";
 
 const skip =
   frontEnd || comfyui
@@ -44,7 +54,8 @@ async function until(read, isIt, what) {
   for (;;) {
     const value = await read();
     if (isIt(value)) return value;
-    if (Date.now() > end) return assert.fail(`${what}: ${JSON.stringify(value)}`);
+    if (Date.now() > end)
+      return assert.fail(`${what}: ${JSON.stringify(value)}`);
     await new Promise((resolve) => setTimeout(resolve, 200));
   }
 }
@@ -61,7 +72,9 @@ class Seat {
     this.user = user;
     this.page = page;
     page.setDefaultTimeout(patience);
-    page.on("response", (response) => this.listen(response).catch(() => undefined));
+    page.on("response", (response) =>
+      this.listen(response).catch(() => undefined),
+    );
     page.on("websocket", (socket) => {
       socket.on("framereceived", ({ payload }) => {
         if (typeof payload === "string") this.told.push(payload);
@@ -70,7 +83,10 @@ class Seat {
     page.on("pageerror", (error) => this.note(error.stack ?? String(error)));
     page.on("console", (message) => {
       // Files that ComfyUI's page looks for and does without are not of interest here.
-      if (message.type() === "error" && !/Failed to load resource/.test(message.text())) {
+      if (
+        message.type() === "error" &&
+        !/Failed to load resource/.test(message.text())
+      ) {
         this.note(message.text());
       }
     });
@@ -96,7 +112,12 @@ class Seat {
     await fillSignIn(page, user);
     await this.untilLoaded();
     // ComfyUI shows its templates to whoever comes for the first time.
-    await page.evaluate(() => globalThis.app.extensionManager.setting.set("Comfy.TutorialCompleted", true));
+    await page.evaluate(() =>
+      globalThis.app.extensionManager.setting.set(
+        "Comfy.TutorialCompleted",
+        true,
+      ),
+    );
     await page.reload();
     await this.untilLoaded();
     await page.evaluate(
@@ -111,7 +132,9 @@ class Seat {
     const name = `Sentinel: signed in as ${this.user.username}`;
     await this.page.getByRole("button", { name }).waitFor();
     await this.page.waitForFunction(
-      () => globalThis.app?.extensionManager?.setting && globalThis.app.vueAppReady !== false,
+      () =>
+        globalThis.app?.extensionManager?.setting &&
+        globalThis.app.vueAppReady !== false,
     );
   }
 
@@ -119,7 +142,9 @@ class Seat {
   async handIn(seconds) {
     const ids = await this.page.evaluate(
       async ([seconds, tag, first]) => {
-        const { widgets } = globalThis.app.graph.nodes.find(({ type }) => type === "SlowProbe");
+        const { widgets } = globalThis.app.graph.nodes.find(
+          ({ type }) => type === "SlowProbe",
+        );
         const widget = (name) => widgets.find((widget) => widget.name === name);
         const ids = [];
         const { api } = globalThis.comfyAPI.api;
@@ -142,6 +167,32 @@ class Seat {
     assert.equal(ids.length, seconds.length);
     this.jobs.push(...ids);
     return ids;
+  }
+
+  /** By the keys that put a job before one's others; its id. */
+  async handInFront(seconds) {
+    const { page } = this;
+    await page.evaluate(
+      ([seconds, tag]) => {
+        const { widgets } = globalThis.app.graph.nodes.find(
+          ({ type }) => type === "SlowProbe",
+        );
+        const widget = (name) => widgets.find((widget) => widget.name === name);
+        widget("seconds").value = seconds;
+        widget("tag").value = tag;
+      },
+      [seconds, `${tagOf(this.user)}_${this.jobs.length}`],
+    );
+    await page.keyboard.press("Control+Shift+Enter");
+    const isNew = (id) => !this.jobs.includes(id);
+    const waiting = await until(
+      () => this.waiting(),
+      (ids) => ids.some(isNew),
+      "no job was handed in",
+    );
+    const id = waiting.find(isNew);
+    this.jobs.push(id);
+    return id;
   }
 
   ask(path) {
@@ -184,7 +235,9 @@ class Seat {
 
   async openPanel() {
     const { page } = this;
-    const button = page.getByRole("button", { name: "Expand job queue" }).first();
+    const button = page
+      .getByRole("button", { name: "Expand job queue" })
+      .first();
     const tab = page.locator(".queue-tab-button");
     await button.or(tab).first().waitFor();
     this.hasTab = (await tab.count()) > 0;
@@ -201,7 +254,10 @@ class Seat {
   /** What of ComfyUI's list of jobs lies below something of ours, which must not be in anybody's way. */
   async coveredRows() {
     const boxOf = (of) => of.boundingBox({ timeout: 1000 }).catch(() => null);
-    const ours = [await boxOf(this.mark()), await boxOf(this.page.locator("#sentinel-overlay .button"))];
+    const ours = [
+      await boxOf(this.mark()),
+      await boxOf(this.page.locator("#sentinel-overlay .button")),
+    ];
     assert.ok(ours[0] && ours[1], "both are there");
     const covered = [];
     for (const row of await this.rows().all()) {
@@ -210,10 +266,13 @@ class Seat {
         if (one.y < box.y + box.height && box.y < one.y + one.height) {
           // A row is wider than its text: to the edge of its panel.
           const edge = await row.evaluate((element) => {
-            const { left, right } = (element.closest("[class*=rounded]") ?? element).getBoundingClientRect();
+            const { left, right } = (
+              element.closest("[class*=rounded]") ?? element
+            ).getBoundingClientRect();
             return { left, right };
           });
-          if (one.x < edge.right && edge.left < one.x + one.width) covered.push({ one, box, edge });
+          if (one.x < edge.right && edge.left < one.x + one.width)
+            covered.push({ one, box, edge });
         }
       }
     }
@@ -224,7 +283,9 @@ class Seat {
   badge({ waiting, running }) {
     const { page } = this;
     return this.hasTab
-      ? page.locator(".queue-tab-button").getByText(String(waiting + running), { exact: true })
+      ? page
+          .locator(".queue-tab-button")
+          .getByText(String(waiting + running), { exact: true })
       : page
           .getByRole("button", { name: /(Expand|Collapse) job queue/ })
           .getByText(String(waiting), { exact: true });
@@ -248,9 +309,16 @@ class Seat {
       async () => {
         await row.hover();
         const place = await middle(row);
-        for (const button of await page.getByRole("button", { name: "Cancel", exact: true }).all()) {
+        for (const button of await page
+          .getByRole("button", { name: "Cancel", exact: true })
+          .all()) {
           const height = await middle(button);
-          if (place === null || height === null || Math.abs(place - height) > 15) continue;
+          if (
+            place === null ||
+            height === null ||
+            Math.abs(place - height) > 15
+          )
+            continue;
           await button.click();
           return true;
         }
@@ -282,7 +350,9 @@ describe("two users, one with thirty jobs and one with two", { skip }, () => {
 
   before(async () => {
     browser = await openBrowser();
-    sentinel = await startSentinel(["separate_users=true"], comfyui, [slowProbe]);
+    sentinel = await startSentinel(["separate_users=true"], comfyui, [
+      slowProbe,
+    ]);
     const second = { username: "bertha", password: "benz-1849!" };
     await sentinel.register(admin);
     await sentinel.register(second);
@@ -308,10 +378,16 @@ describe("two users, one with thirty jobs and one with two", { skip }, () => {
     }
     // What the mark told after her first job is not yet about both.
     const both = /^2 jobs waiting · next is number [12] in line/;
-    await bertha.line().filter({ hasText: both }).waitFor({ state: "attached" });
+    await bertha
+      .line()
+      .filter({ hasText: both })
+      .waitFor({ state: "attached" });
     assert.deepEqual(await bertha.waiting(), bertha.jobs);
     assert.deepEqual(await ada.waiting(), ada.jobs.slice(1));
-    assert.deepEqual(await bertha.statesOf(bertha.jobs), ["pending", "pending"]);
+    assert.deepEqual(await bertha.statesOf(bertha.jobs), [
+      "pending",
+      "pending",
+    ]);
     await Promise.all([ada.openPanel(), bertha.openPanel()]);
     await ada.badge({ waiting: 29, running: 1 }).waitFor();
     await bertha.badge({ waiting: 2, running: 0 }).waitFor();
@@ -331,13 +407,18 @@ describe("two users, one with thirty jobs and one with two", { skip }, () => {
     );
     const adas = await until(
       () => ada.listed(),
-      (jobs) => [...jobs.values()].filter(({ status }) => status === "completed").length > 3,
+      (jobs) =>
+        [...jobs.values()].filter(({ status }) => status === "completed")
+          .length > 3,
       "ada's jobs do not go on",
     );
-    const started = [...adas.values()].map((job) => job.execution_start_time).filter(Boolean);
+    const started = [...adas.values()]
+      .map((job) => job.execution_start_time)
+      .filter(Boolean);
     const berthas = await bertha.listed();
     const [first, second] = bertha.jobs.map((id) => berthas.get(id));
-    const between = (from, to) => started.filter((time) => time > from && time < to).length;
+    const between = (from, to) =>
+      started.filter((time) => time > from && time < to).length;
     const order = [
       ...started.map((time) => [time, "a"]),
       ...[first, second].map((job) => [job.execution_start_time, "b"]),
@@ -345,10 +426,19 @@ describe("two users, one with thirty jobs and one with two", { skip }, () => {
       .sort(([left], [right]) => left - right)
       .map(([, name]) => name)
       .join("");
-    assert.ok(started.length < ada.jobs.length, "the second user is done long before the first");
+    assert.ok(
+      started.length < ada.jobs.length,
+      "the second user is done long before the first",
+    );
     // One ran when she came; nothing of ada's began before hers but at most one in between.
-    assert.ok(between(first.create_time, first.execution_start_time) <= 1, order);
-    assert.ok(between(first.execution_start_time, second.execution_start_time) <= 1, order);
+    assert.ok(
+      between(first.create_time, first.execution_start_time) <= 1,
+      order,
+    );
+    assert.ok(
+      between(first.execution_start_time, second.execution_start_time) <= 1,
+      order,
+    );
   });
 
   test("each cancels, interrupts and clears what is his own", async () => {
@@ -371,8 +461,11 @@ describe("two users, one with thirty jobs and one with two", { skip }, () => {
     const cancelled = await until(
       async () => {
         // Between two jobs there is nothing to interrupt, and the last moment of one is too late.
-        if (await ada.interruptButton().isEnabled()) await ada.interruptButton().click();
-        return [...(await ada.listed()).values()].filter(({ status }) => status === "cancelled");
+        if (await ada.interruptButton().isEnabled())
+          await ada.interruptButton().click();
+        return [...(await ada.listed()).values()].filter(
+          ({ status }) => status === "cancelled",
+        );
       },
       (jobs) => jobs.length > 0,
       "nothing was interrupted",
@@ -405,6 +498,40 @@ describe("two users, one with thirty jobs and one with two", { skip }, () => {
     await bertha.picture("done");
   });
 
+  test("a job at the front goes before one's own others and before nobody else's", async () => {
+    const [running, ...others] = await ada.handIn([5, 0.5, 0.5]);
+    await until(
+      () => ada.statesOf([running]),
+      ([state]) => state === "in_progress",
+      "the first does not run",
+    );
+    const [berthas] = await bertha.handIn([0.5]);
+    const front = await ada.handInFront(0.5);
+    assert.deepEqual(await ada.waiting(), [front, ...others]);
+    assert.deepEqual(await bertha.waiting(), [berthas]);
+    await ada.picture("front");
+    await until(
+      async () => [
+        ...(await ada.statesOf([front, ...others])),
+        ...(await bertha.statesOf([berthas])),
+      ],
+      (states) => states.every((state) => state === "completed"),
+      "the jobs do not end",
+    );
+    const started = async (seat, ids) => {
+      const jobs = await seat.listed();
+      return ids.map((id) => jobs.get(id).execution_start_time);
+    };
+    const times = [
+      ...(await started(bertha, [berthas])),
+      ...(await started(ada, [front, ...others])),
+    ];
+    assert.deepEqual(
+      times,
+      times.toSorted((one, other) => one - other),
+    );
+  });
+
   test("neither is told anything of the other", async () => {
     for (const [seat, other] of [
       [ada, bertha],
@@ -416,7 +543,10 @@ describe("two users, one with thirty jobs and one with two", { skip }, () => {
       );
       for (const text of seat.told) {
         for (const trace of [...other.jobs, tagOf(other.user)]) {
-          assert.ok(!text.includes(trace), `${seat.user.username} was told ${trace}: ${text.slice(0, 500)}`);
+          assert.ok(
+            !text.includes(trace),
+            `${seat.user.username} was told ${trace}: ${text.slice(0, 500)}`,
+          );
         }
       }
       assert.deepEqual(seat.errors, [], seat.user.username);
