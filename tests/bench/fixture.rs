@@ -125,6 +125,7 @@ fn upstream(place: &Path) -> Result<(Process, SocketAddr)> {
     let servers = format!(
         "server {{\nlisten {address};\nroot root;\n\
          location = /prompt {{ return 200 '{small}'; }}\n\
+         location = /features {{ return 200 '{small}'; }}\n\
          location = /system_stats {{ return 200 '{SYSTEM_STATS}'; }}\n}}\n"
     );
     Ok((nginx(place, &servers, address)?, address))
