@@ -317,7 +317,7 @@ fn upload(fixture: &Fixture, count: usize) -> Result<Vec<Row>> {
 fn web_socket(peer: &Peer, count: usize) -> Vec<u8> {
     let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-    peer.request("GET", &format!("/ws?frames={count}"), upgrade)
+    peer.request("GET", &format!("/ws?clientId=frames.{count}"), upgrade)
 }
 
 fn frames(fixture: &Fixture, count: usize) -> Result<Vec<Row>> {

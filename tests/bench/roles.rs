@@ -139,7 +139,9 @@ async fn stream_one(mut stream: TcpStream, frame: &[u8]) -> Result<()> {
             .find_map(|line| line.strip_prefix("content-length:"))
             .map_or(Ok(0), |value| value.trim().parse())?;
         let target = head.split(' ').nth(1).context("a request line")?;
-        if let Some(frames) = target.strip_prefix("/ws?frames=") {
+        // Of a page's address the gateway lets its name pass, with its user's before it.
+        let wanted = target.strip_prefix("/ws?clientid=");
+        if let Some((_, frames)) = wanted.and_then(|name| name.split_once("frames.")) {
             return send_frames(stream, frame, frames.parse()?).await;
         }
         let mut missing = (length + end).saturating_sub(filled);
