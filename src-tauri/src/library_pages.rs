@@ -62,7 +62,8 @@ unsafe extern "C" fn drop_parts(
             continue;
         }
         let (Ok(start), Ok(length)) = (
-            usize::try_from(base + part.p_vaddr),
+            // Addresses in ELF wrap around; those of the kernel's own object may.
+            usize::try_from(base.wrapping_add(part.p_vaddr)),
             usize::try_from(part.p_filesz),
         ) else {
             continue;

@@ -100,7 +100,7 @@ fn unloads(gateway: &Gateway, user: &str) -> Result<usize> {
 }
 
 #[test]
-fn an_engine_unloads_before_another_one_runs_also_right_after_its_own_job() -> Result<()> {
+fn an_engine_unloads_before_another_one_runs() -> Result<()> {
     let (gateway, alice, bob) = with_two(separate())?;
     let users = [("alice", &alice), ("bob_", &bob)];
     for round in 0..6 {
