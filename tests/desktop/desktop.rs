@@ -18,7 +18,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const PAGE_COLOURS: usize = 24;
 /// Until somebody would click again.
 const CLOSE_PAUSE: Duration = Duration::from_secs(2);
-const PAUSE: Duration = Duration::from_millis(20);
+/// Between two looks.
+pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 /// Inherited by all that the app starts, so that its processes can be told from others.
 const MARK: &str = "SENTINEL_TEST_MARK";
 

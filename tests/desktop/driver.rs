@@ -1,12 +1,12 @@
 //! WebKit's own driver, spoken to directly.
 
-use crate::desktop::{Desktop, PATIENCE, program};
+use crate::desktop::{Desktop, PATIENCE, PAUSE, program};
 use anyhow::{Context as _, Result, ensure};
 use sentinel_tests::{Ask, eventually};
 use serde_json::{Value, json};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How WebDriver names the id of an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -101,6 +101,11 @@ impl Driver {
 
     /// Id of the element at this XPath, once there is one that can be seen.
     pub(crate) fn find(&self, path: &str) -> Result<String> {
+        self.find_within(PATIENCE, path)
+    }
+
+    /// Like [`Driver::find`], with a limit of its own.
+    pub(crate) fn find_within(&self, limit: Duration, path: &str) -> Result<String> {
         let body = json!({"using": "xpath", "value": path});
         let started = Instant::now();
         loop {
@@ -110,10 +115,11 @@ impl Driver {
             {
                 return Ok(id.to_owned());
             }
-            if started.elapsed() > PATIENCE {
+            if started.elapsed() > limit {
                 let page = self.of_session("GET", "source", None)?;
                 anyhow::bail!("{path} is not in {page}");
             }
+            std::thread::sleep(PAUSE);
         }
     }
 

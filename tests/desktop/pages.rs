@@ -8,7 +8,11 @@ use sentinel_tests::{PASSWORD, eventually};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::Duration;
 use tempfile::TempDir;
+
+/// PyTorch over a slow line.
+const DOWNLOAD: Duration = Duration::from_secs(30 * 60);
 
 #[test]
 fn the_first_run_leads_to_a_running_comfyui_that_is_managed_from_the_window() -> Result<()> {
@@ -152,6 +156,47 @@ fn the_first_run_finds_out_whether_a_real_comfyui_starts() -> Result<()> {
     panel.click("Quit")?;
     eventually(PATIENCE, || Ok(!desktop.runs("comfyui-sentinel")))?;
     // The driver is a child of the test.
+    drop(driver);
+    desktop.await_no_process()
+}
+
+#[test]
+#[ignore = "downloads comfy-cli, ComfyUI and PyTorch: several gigabytes, and half an hour"]
+fn the_first_run_installs_comfyui() -> Result<()> {
+    needs_desktop!("WebKitWebDriver");
+    let place = tempfile::tempdir()?;
+    let folder = place.path().join("Pictures").display().to_string();
+    let mut desktop = Desktop::prepare(true)?;
+    desktop.engine = Vec::new();
+    let driver = Driver::start(&desktop)?;
+    driver.await_heading("Where is your ComfyUI?")?;
+    driver.click("//label[input[@value='install']]")?;
+    driver.click("//label[contains(., 'None (slow)')]")?;
+    driver.fill("target", &folder)?;
+    desktop.picture("install")?;
+    driver.press("Install")?;
+    driver.find("//*[@role='status'][contains(., 'Installing comfy-cli')]")?;
+    desktop.picture("installing-comfy-cli")?;
+    driver.find("//*[@role='status'][contains(., 'PyTorch')]")?;
+    desktop.picture("installing-comfyui")?;
+    let done = "//*[contains(text(), 'Your own account') or contains(text(), 'That did not work')]";
+    driver.find_within(DOWNLOAD, done)?;
+    desktop.picture("installed")?;
+    driver.await_heading("Your own account")?;
+    driver.fill("username", "owner")?;
+    driver.fill("password", PASSWORD)?;
+    driver.press("Continue")?;
+    driver.await_heading("Who may use it?")?;
+    driver.press("Finish")?;
+    driver.await_heading("All set")?;
+
+    let panel = desktop.panel()?;
+    panel.await_status("ComfyUI is running, shared on the LAN")?;
+    driver.click("//a[@href='#/overview']")?;
+    driver.await_heading("ComfyUIs running: 1")?;
+    desktop.picture("overview-of-the-installed")?;
+    panel.click("Quit")?;
+    eventually(PATIENCE, || Ok(!desktop.runs("comfyui-sentinel")))?;
     drop(driver);
     desktop.await_no_process()
 }

@@ -63,6 +63,8 @@ impl From<Installation> for InstallationView {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Installations {
     installations: Vec<InstallationView>,
+    /// Graphics cards that ComfyUI can be installed for, the likeliest of this machine first.
+    gpus: Vec<GpuKind>,
 }
 
 /// The ComfyUIs found in the usual places.
@@ -93,6 +95,7 @@ pub(crate) async fn installations(
     };
     Ok(Json(Installations {
         installations: found.into_iter().map(InstallationView::from).collect(),
+        gpus: setup::gpu_choices().await,
     }))
 }
 

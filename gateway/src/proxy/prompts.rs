@@ -11,7 +11,7 @@ use crate::jobs::{
     Accepted, Admission, Arrival, Entry, JobId, LimitFault, MAX_PROMPT, NodePolicy, Prompt,
     PromptFault, Reservation, Running, Submission, number_text, watch_job,
 };
-use crate::store::{AuditEvent, JobRow, JobState, JobTexts, NewJob, StoreError};
+use crate::store::{AuditEvent, JobRow, JobState, NewJob, StoreError};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::Request;
@@ -25,12 +25,15 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Time for a client to send its prompt.
 const SEND_LIMIT: Duration = Duration::from_secs(60);
 /// Prompts longer than this are read on a thread of their own, so that nobody else waits.
 const LONG: usize = 256 * 1024;
+/// From the client's answer until the job is looked after: that takes a processor which a client on
+/// the same machine needs to read its answer.
+const AFTER_ANSWER: Duration = Duration::from_millis(2);
 /// Longest answer of an engine to a prompt it took, bytes.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
@@ -45,9 +48,8 @@ pub(super) async fn pass(
     let bytes = read(body).await?;
     let prompt = check(way, &bytes).await?;
     let address = engine.address().ok_or_else(gone)?;
-    let mut submission = Submission::parse(&bytes)
+    let mut submission = Submission::new(&bytes, &prompt)
         .map_err(|error| in_comfyui_form(PromptFault::Json(error.to_string()).body()))?;
-    drop(bytes);
     if *engine.id() == EngineId::Shared {
         let user = &way.signed_in.account.id;
         let own = super::client_id::own(user, submission.client_id.as_deref());
@@ -84,45 +86,49 @@ pub(super) async fn pass(
                 address,
                 job: *job,
             };
-            see_through(way.app, passing.pass(parts, submission)).await
+            let passed = see_through(way.app, passing.pass(parts, submission));
+            // What was read is forgotten while the engine looks at it.
+            tokio::task::yield_now().await;
+            drop(prompt);
+            passed.await
         }
         Admission::Later(reservation) => {
-            let (app, engine) = (Arc::clone(way.app), Arc::clone(engine));
-            let waiting = wait(app, engine, prompt, submission, *reservation);
+            // What ComfyUI would refuse does not get into the line.
+            let accepted = match engine.catalogue() {
+                Some(catalogue) => catalogue
+                    .check(&prompt, submission.targets())
+                    .map_err(|refusal| in_comfyui_form(refusal.body()))?,
+                None => Accepted::unchecked(),
+            };
+            let waiting = wait(Arc::clone(way.app), submission, accepted, *reservation);
             see_through(way.app, waiting).await
         }
     }
 }
 
-/// Goes on when the client is gone: what is written down, or was taken by an engine, must be known to the queue.
-async fn see_through(
+/// Goes on when the client is gone: what is written down, or was taken by an engine, must be known to
+/// the queue. It begins at once; the future returned waits for its end.
+fn see_through(
     app: &App,
     work: impl Future<Output = Result<Response, Failure>> + Send + 'static,
-) -> Result<Response, Failure> {
+) -> impl Future<Output = Result<Response, Failure>> {
     let stopping = app.jobs.stopping.clone();
     let work = app.jobs.spawn(stopping.run_until_cancelled_owned(work));
-    work.await.ok().flatten().ok_or_else(gone)?
+    async { work.await.ok().flatten().ok_or_else(gone)? }
 }
 
-/// The prompt is written down; what ComfyUI would refuse is refused before.
+/// The prompt is written down before it is in the line.
 async fn wait(
     app: Arc<App>,
-    engine: Arc<Engine>,
-    prompt: Prompt,
     submission: Submission,
+    accepted: Accepted,
     reservation: Reservation,
 ) -> Result<Response, Failure> {
-    let accepted = match engine.catalogue() {
-        Some(catalogue) => catalogue
-            .check(&prompt, submission.targets().as_deref())
-            .map_err(|refusal| in_comfyui_form(refusal.body()))?,
-        None => Accepted::unchecked(),
-    };
     let entry = &reservation.entry;
     let created_at = reservation.details.created_at;
     let job = NewJob {
         row: row(entry, &submission, created_at),
-        texts: texts(&submission, created_at, &accepted.outputs),
+        texts: submission.texts(created_at, &accepted.outputs),
     };
     let written = app.store.add_job(job).await;
     written.map_err(|error| not_written(&error))?;
@@ -164,9 +170,9 @@ impl Passing {
                 attempts: 1,
                 ..row(&job.entry, &submission, created_at)
             },
-            texts: texts(&submission, created_at, &[]),
+            texts: submission.texts(created_at, &[]),
         };
-        let body = submission.body(id, created_at);
+        let body = submission.body(id, &new.texts);
         drop(submission);
         let length = HeaderValue::from(body.len());
         parts.headers.insert(CONTENT_LENGTH, length);
@@ -201,6 +207,8 @@ impl Passing {
                 return Err(not_written(&error));
             }
         };
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect();
+        let answer = body.await.map(|collected| collected.to_bytes());
         let number = job.entry.number;
         started.keep();
         app.jobs.tell_count(&job.entry.user);
@@ -213,12 +221,9 @@ impl Passing {
             }
         };
         drop(app.jobs.spawn(async move {
-            // The client's answer leaves first.
-            tokio::task::yield_now().await;
+            sleep(AFTER_ANSWER).await;
             tokio::join!(secured, watched);
         }));
-        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect();
-        let answer = body.await.map(|collected| collected.to_bytes());
         let answer: Value = answer
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
@@ -269,15 +274,6 @@ fn row(entry: &Entry, submission: &Submission, created_at: i64) -> JobRow {
         client_id: submission.client_id.clone(),
         workflow_id: submission.workflow_id.clone(),
         model: entry.model,
-    }
-}
-
-fn texts(submission: &Submission, created_at: i64, execute: &[String]) -> JobTexts {
-    JobTexts {
-        prompt: submission.prompt().to_owned(),
-        extra: submission.extra(created_at),
-        rest: submission.rest(),
-        execute: Value::from(execute.to_vec()).to_string(),
     }
 }
 
@@ -375,10 +371,10 @@ pub(super) async fn read(body: Body) -> Result<Bytes, Failure> {
     }
 }
 
-async fn check(way: &Way<'_>, bytes: &Bytes) -> Result<Prompt, Failure> {
+async fn check<'body>(way: &Way<'_>, bytes: &'body Bytes) -> Result<Prompt<'body>, Failure> {
     let parsed = if bytes.len() > LONG {
         let bytes = bytes.clone();
-        tokio::task::spawn_blocking(move || Prompt::parse(&bytes))
+        tokio::task::spawn_blocking(move || Prompt::parse(&bytes).map(Prompt::into_owned))
             .await
             .map_err(|_| gone())?
     } else {

@@ -1,12 +1,12 @@
 //! Installs ComfyUI with comfy-cli, in an environment of its own: `DIR/venv` and `DIR/ComfyUI`.
 
 use super::explain::explain;
+use super::gpu::GpuKind;
 use super::job::{Job, JobError, JobResult};
 use super::python;
 use crate::comfyui::{Installation, python_in};
 use crate::config::Config;
 use crate::supervisor::{Ended, LaunchPlan, ProcessExit, Spawner, run_to_end};
-use serde::Deserialize;
 use std::env;
 use std::ffi::OsString;
 use std::fs;
@@ -14,7 +14,6 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use utoipa::ToSchema;
 
 /// How long making an environment may take.
 const VENV_LIMIT: Duration = Duration::from_secs(10 * 60);
@@ -22,32 +21,10 @@ const VENV_LIMIT: Duration = Duration::from_secs(10 * 60);
 const TOOL_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// How long the download of PyTorch and ComfyUI may take over a slow line.
 const INSTALL_LIMIT: Duration = Duration::from_secs(6 * 3600);
-/// Lines from which a failure is explained.
-const LINES_TO_EXPLAIN: usize = 80;
+/// Lines from which a failure is explained: comfy-cli prints where in its own code it failed, framed.
+const LINES_TO_EXPLAIN: usize = 200;
 /// What the first step is doing when it fails.
 const ENVIRONMENT: &str = "venv";
-
-/// The graphics card that ComfyUI shall use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum GpuKind {
-    Nvidia,
-    Amd,
-    Cpu,
-    Mac,
-}
-
-impl GpuKind {
-    /// As comfy-cli names it.
-    fn flag(self) -> &'static str {
-        match self {
-            Self::Nvidia => "--nvidia",
-            Self::Amd => "--amd",
-            Self::Cpu => "--cpu",
-            Self::Mac => "--m-series",
-        }
-    }
-}
 
 pub(super) async fn install(
     config: &Config,

@@ -6,12 +6,13 @@
 mod check;
 mod explain;
 mod finish;
+mod gpu;
 mod install;
 mod job;
 mod python;
 
 pub(crate) use finish::{Finish, FinishError, finish, set_admin};
-pub(crate) use install::GpuKind;
+pub(crate) use gpu::{GpuKind, choices as gpu_choices};
 pub(crate) use job::{Job, JobKind, JobResult, JobSight};
 
 use crate::app::App;

@@ -158,7 +158,7 @@ export class Api {
     return this.#backend.call("GET", "/setup");
   }
 
-  installations(): Promise<Result<{ installations: wire.Installation[] }>> {
+  installations(): Promise<Result<wire.Installations>> {
     return this.#backend.call("GET", "/setup/installations");
   }
 

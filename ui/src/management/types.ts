@@ -236,6 +236,12 @@ export interface Installation {
 
 export type Gpu = "nvidia" | "amd" | "cpu" | "mac";
 
+export interface Installations {
+  installations: Installation[];
+  /** That ComfyUI can be installed for, the likeliest first. */
+  gpus: Gpu[];
+}
+
 export interface SetupJob {
   id: string;
   kind: string;

@@ -3,9 +3,11 @@
 //! ours cannot read differently (UTF-8, no duplicate keys, finite numbers, bounded depth).
 //!
 //! - [`Prompt`] is what passes, [`NodePolicy`] and [`Catalogue`] judge its nodes;
-//! - [`Submission`] is a request in its parts, to be put together again for the engine.
+//! - [`Submission`] is a request in its parts, to be put together again for the engine, `members` the
+//!   parts of an object as they stand.
 
 mod catalogue;
+mod members;
 mod policy;
 mod submission;
 
@@ -14,8 +16,10 @@ pub(crate) use policy::NodePolicy;
 pub(super) use submission::{Secrets, body};
 pub(crate) use submission::{Submission, is_truthy, number_text};
 
+use members::Name;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, json};
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -65,18 +69,18 @@ fn refusal(kind: &str, message: &str, details: &str) -> serde_json::Value {
     })
 }
 
-/// A JSON value as it stands.
+/// A JSON value as it stands. Texts without escapes are parts of what was read.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Json {
+pub(crate) enum Json<'body> {
     Null,
     Boolean(bool),
     Number(Number),
-    Text(String),
+    Text(Cow<'body, str>),
     List(Vec<Self>),
-    Object(Vec<(String, Self)>),
+    Object(Vec<(Cow<'body, str>, Self)>),
 }
 
-impl Json {
+impl Json<'_> {
     fn get(&self, name: &str) -> Option<&Self> {
         match self {
             Self::Object(members) => members
@@ -102,41 +106,70 @@ impl Json {
             Self::Null => serde_json::Value::Null,
             Self::Boolean(value) => serde_json::Value::Bool(*value),
             Self::Number(number) => serde_json::Value::Number(number.clone()),
-            Self::Text(text) => serde_json::Value::String(text.clone()),
+            Self::Text(text) => serde_json::Value::String(text.as_ref().to_owned()),
             Self::List(items) => items.iter().map(Self::to_value).collect(),
             Self::Object(members) => members
                 .iter()
-                .map(|(name, value)| (name.clone(), value.to_value()))
+                .map(|(name, value)| (name.as_ref().to_owned(), value.to_value()))
                 .collect(),
+        }
+    }
+
+    /// The same with texts of its own.
+    fn into_owned(self) -> Json<'static> {
+        match self {
+            Self::Null => Json::Null,
+            Self::Boolean(value) => Json::Boolean(value),
+            Self::Number(number) => Json::Number(number),
+            Self::Text(text) => Json::Text(owned(text)),
+            Self::List(items) => Json::List(items.into_iter().map(Self::into_owned).collect()),
+            Self::Object(members) => Json::Object(owned_members(members)),
         }
     }
 }
 
+fn owned(text: Cow<'_, str>) -> Cow<'static, str> {
+    Cow::Owned(text.into_owned())
+}
+
+fn owned_members(
+    members: Vec<(Cow<'_, str>, Json<'_>)>,
+) -> Vec<(Cow<'static, str>, Json<'static>)> {
+    let members = members.into_iter();
+    members
+        .map(|(name, value)| (owned(name), value.into_owned()))
+        .collect()
+}
+
 /// One node of the graph.
 #[derive(Debug)]
-pub(crate) struct Node {
-    pub(crate) id: String,
-    pub(crate) class_type: String,
-    pub(crate) inputs: Vec<(String, Json)>,
+pub(crate) struct Node<'body> {
+    pub(crate) id: Cow<'body, str>,
+    pub(crate) class_type: Cow<'body, str>,
+    pub(crate) inputs: Vec<(Cow<'body, str>, Json<'body>)>,
     /// ComfyUI cannot check a node without any.
     pub(crate) has_inputs: bool,
     /// What the user calls it: `_meta.title`, if there is one.
-    pub(crate) title: Option<Json>,
+    pub(crate) title: Option<Json<'body>>,
 }
 
 /// A prompt that ComfyUI can read without harm.
 #[derive(Debug)]
-pub(crate) struct Prompt {
-    pub(crate) nodes: Vec<Node>,
+pub(crate) struct Prompt<'body> {
+    pub(crate) nodes: Vec<Node<'body>>,
     /// Whether there is a graph at all, if only an empty one.
     pub(crate) has_graph: bool,
+    /// `extra_data.extra_pnginfo.workflow.id`.
+    pub(crate) workflow_id: Option<Cow<'body, str>>,
 }
 
-impl Prompt {
+impl<'body> Prompt<'body> {
     /// Reads the body of a `POST /prompt`.
-    pub(crate) fn parse(body: &[u8]) -> Result<Self, PromptFault> {
-        let mut body: Json =
-            serde_json::from_slice(body).map_err(|error| PromptFault::Json(error.to_string()))?;
+    pub(crate) fn parse(body: &'body [u8]) -> Result<Self, PromptFault> {
+        let text =
+            std::str::from_utf8(body).map_err(|error| PromptFault::Json(error.to_string()))?;
+        let mut body: Json<'body> =
+            serde_json::from_str(text).map_err(|error| PromptFault::Json(error.to_string()))?;
         if !matches!(body, Json::Object(_)) {
             return Err(wrong("the body", "an object"));
         }
@@ -164,7 +197,27 @@ impl Prompt {
             }
             Some(_) => return Err(wrong("prompt", "an object")),
         };
-        Ok(Self { nodes, has_graph })
+        Ok(Self {
+            nodes,
+            has_graph,
+            workflow_id: workflow_id(&mut body),
+        })
+    }
+
+    /// The same with texts of its own.
+    pub(crate) fn into_owned(self) -> Prompt<'static> {
+        let nodes = self.nodes.into_iter().map(|node| Node {
+            id: owned(node.id),
+            class_type: owned(node.class_type),
+            inputs: owned_members(node.inputs),
+            has_inputs: node.has_inputs,
+            title: node.title.map(Json::into_owned),
+        });
+        Prompt {
+            nodes: nodes.collect(),
+            has_graph: self.has_graph,
+            workflow_id: self.workflow_id.map(owned),
+        }
     }
 
     /// Stands for the models that the prompt loads: equal for prompts that load the same. `None`:
@@ -174,7 +227,7 @@ impl Prompt {
         for node in &self.nodes {
             for (input, value) in &node.inputs {
                 if let Json::Text(value) = value
-                    && MODEL_INPUTS.contains(&input.as_str())
+                    && MODEL_INPUTS.contains(&input.as_ref())
                 {
                     names.push((&node.class_type, input, value));
                 }
@@ -197,7 +250,7 @@ fn wrong(member: impl Into<String>, expected: &'static str) -> PromptFault {
     }
 }
 
-fn check_text_or_none(object: &Json, name: &str) -> Result<(), PromptFault> {
+fn check_text_or_none(object: &Json<'_>, name: &str) -> Result<(), PromptFault> {
     match object.get(name) {
         None | Some(Json::Null | Json::Text(_)) => Ok(()),
         Some(_) => Err(wrong(name, "text")),
@@ -205,7 +258,7 @@ fn check_text_or_none(object: &Json, name: &str) -> Result<(), PromptFault> {
 }
 
 /// Anything but objects here ends ComfyUI's job list or the whole process (D1, D4).
-fn check_extra_data(extra: &Json) -> Result<(), PromptFault> {
+fn check_extra_data(extra: &Json<'_>) -> Result<(), PromptFault> {
     check_text_or_none(extra, "client_id").map_err(|_| wrong("extra_data.client_id", "text"))?;
     let information = match extra.get("extra_pnginfo") {
         None => return Ok(()),
@@ -218,13 +271,25 @@ fn check_extra_data(extra: &Json) -> Result<(), PromptFault> {
     }
 }
 
-fn read_node(id: String, mut node: Json) -> Result<Node, PromptFault> {
+fn workflow_id<'body>(body: &mut Json<'body>) -> Option<Cow<'body, str>> {
+    let mut extra = body.take("extra_data")?;
+    let mut information = extra.take("extra_pnginfo")?;
+    match information.take("workflow")?.take("id")? {
+        Json::Text(id) => Some(id),
+        _ => None,
+    }
+}
+
+fn read_node<'body>(
+    id: Cow<'body, str>,
+    mut node: Json<'body>,
+) -> Result<Node<'body>, PromptFault> {
     let Json::Object(_) = node else {
         return Err(wrong(format!("prompt.{id}"), "an object"));
     };
     let class_type = match node.take("class_type") {
         // ComfyUI says itself that it is missing.
-        None => String::new(),
+        None => Cow::Borrowed(""),
         Some(Json::Text(class_type)) => class_type,
         Some(_) => return Err(wrong(format!("prompt.{id}.class_type"), "text")),
     };
@@ -242,7 +307,7 @@ fn read_node(id: String, mut node: Json) -> Result<Node, PromptFault> {
     })
 }
 
-impl<'de> Deserialize<'de> for Json {
+impl<'de> Deserialize<'de> for Json<'de> {
     fn deserialize<Source: Deserializer<'de>>(source: Source) -> Result<Self, Source::Error> {
         source.deserialize_any(JsonVisitor)
     }
@@ -254,44 +319,44 @@ const SMALL_OBJECT: usize = 16;
 struct JsonVisitor;
 
 impl<'de> Visitor<'de> for JsonVisitor {
-    type Value = Json;
+    type Value = Json<'de>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a JSON value")
     }
 
-    fn visit_unit<Fault>(self) -> Result<Json, Fault> {
+    fn visit_unit<Fault>(self) -> Result<Json<'de>, Fault> {
         Ok(Json::Null)
     }
 
-    fn visit_bool<Fault>(self, value: bool) -> Result<Json, Fault> {
+    fn visit_bool<Fault>(self, value: bool) -> Result<Json<'de>, Fault> {
         Ok(Json::Boolean(value))
     }
 
-    fn visit_i64<Fault>(self, value: i64) -> Result<Json, Fault> {
+    fn visit_i64<Fault>(self, value: i64) -> Result<Json<'de>, Fault> {
         Ok(Json::Number(value.into()))
     }
 
-    fn visit_u64<Fault>(self, value: u64) -> Result<Json, Fault> {
+    fn visit_u64<Fault>(self, value: u64) -> Result<Json<'de>, Fault> {
         Ok(Json::Number(value.into()))
     }
 
-    fn visit_f64<Fault: serde::de::Error>(self, value: f64) -> Result<Json, Fault> {
+    fn visit_f64<Fault: serde::de::Error>(self, value: f64) -> Result<Json<'de>, Fault> {
         let number = Number::from_f64(value);
         Ok(Json::Number(number.ok_or_else(|| {
             Fault::custom("a number that is not finite")
         })?))
     }
 
-    fn visit_str<Fault>(self, value: &str) -> Result<Json, Fault> {
-        Ok(Json::Text(value.to_owned()))
+    fn visit_borrowed_str<Fault>(self, value: &'de str) -> Result<Json<'de>, Fault> {
+        Ok(Json::Text(Cow::Borrowed(value)))
     }
 
-    fn visit_string<Fault>(self, value: String) -> Result<Json, Fault> {
-        Ok(Json::Text(value))
+    fn visit_str<Fault>(self, value: &str) -> Result<Json<'de>, Fault> {
+        Ok(Json::Text(Cow::Owned(value.to_owned())))
     }
 
-    fn visit_seq<Items: SeqAccess<'de>>(self, mut items: Items) -> Result<Json, Items::Error> {
+    fn visit_seq<Items: SeqAccess<'de>>(self, mut items: Items) -> Result<Json<'de>, Items::Error> {
         let mut list = Vec::new();
         while let Some(item) = items.next_element()? {
             list.push(item);
@@ -302,11 +367,11 @@ impl<'de> Visitor<'de> for JsonVisitor {
     fn visit_map<Members: MapAccess<'de>>(
         self,
         mut members: Members,
-    ) -> Result<Json, Members::Error> {
-        let mut object: Vec<(String, Json)> = Vec::new();
+    ) -> Result<Json<'de>, Members::Error> {
+        let mut object: Vec<(Cow<'de, str>, Json<'de>)> = Vec::new();
         // The names of a large object; in a small one looking through all is faster.
         let mut names = HashSet::new();
-        while let Some((name, value)) = members.next_entry::<String, Json>()? {
+        while let Some((Name(name), value)) = members.next_entry::<Name<'de>, Json<'de>>()? {
             if object.len() == SMALL_OBJECT {
                 names.extend(object.iter().map(|(name, _)| name.clone()));
             }

@@ -2,16 +2,21 @@
 //! as they stand and put together again with what the gateway decides: the job's id, its socket,
 //! and the place of the tokens that must not reach the disk.
 
+use super::Prompt;
+use super::members::{Members, push_member};
 use crate::jobs::order::JobId;
-use serde_json::value::{RawValue, to_raw_value};
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use crate::store::JobTexts;
+use bytes::Bytes;
+use serde::de::Error as _;
+use serde_json::Value;
+use serde_json::value::RawValue;
 use std::fmt;
 
 /// Members of `extra_data` that are credentials of ComfyUI's online services.
 const SECRETS: [&str; 2] = ["auth_token_comfy_org", "api_key_comfy_org"];
 
-type Members = BTreeMap<String, Box<RawValue>>;
+/// Room for what the gateway adds to a text, bytes.
+const ROOM: usize = 512;
 
 /// Credentials of one prompt. They live in memory alone, and nothing prints them.
 #[derive(Clone, Default)]
@@ -26,10 +31,13 @@ impl fmt::Debug for Secrets {
 /// A prompt in its parts, each a JSON text as the client wrote it.
 #[derive(Debug)]
 pub(crate) struct Submission {
-    prompt: Option<Box<RawValue>>,
-    extra: Members,
-    rest: Members,
+    prompt: Option<Bytes>,
+    /// Members of `extra_data` but for the credentials and what the gateway sets.
+    extra: String,
+    /// Members that the gateway does not know.
+    rest: String,
     secrets: Secrets,
+    targets: Option<Vec<String>>,
     /// The socket that shall hear of the job.
     pub(crate) client_id: Option<String>,
     /// The id that the client wants.
@@ -43,80 +51,78 @@ pub(crate) struct Submission {
 }
 
 impl Submission {
-    /// Takes a checked body apart.
+    /// Takes a body apart that was read as `checked`.
     ///
     /// # Errors
     /// When it was not checked before.
-    pub(crate) fn parse(body: &[u8]) -> Result<Self, serde_json::Error> {
-        let mut rest: Members = serde_json::from_slice(body)?;
-        let mut take = |name: &str| rest.remove(name);
-        let prompt = take("prompt");
-        let extra = take("extra_data");
-        let text = |raw: Option<Box<RawValue>>| -> Option<String> {
-            serde_json::from_str::<Option<String>>(raw?.get()).ok()?
-        };
-        let outer_client = take("client_id");
-        let wanted_id = text(take("prompt_id"));
-        let number = take("number").and_then(|raw| serde_json::from_str::<f64>(raw.get()).ok());
-        let is_front = take("front")
-            .and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok())
-            .is_some_and(|value| is_truthy(&value));
-        let mut extra: Members = match &extra {
+    pub(crate) fn new(body: &Bytes, checked: &Prompt<'_>) -> Result<Self, serde_json::Error> {
+        let text = std::str::from_utf8(body).map_err(serde_json::Error::custom)?;
+        let mut rest: Members<'_> = serde_json::from_str(text)?;
+        let prompt = rest.take("prompt");
+        let extra = rest.take("extra_data");
+        let outer_client = rest.take("client_id");
+        let wanted_id = rest.take("prompt_id").and_then(read_text);
+        let number = rest.take("number");
+        let front = rest.take("front");
+        let mut extra: Members<'_> = match extra {
             Some(raw) => serde_json::from_str(raw.get())?,
-            None => Members::new(),
+            None => Members::default(),
         };
-        let inner_client = extra.remove("client_id");
-        // ComfyUI lets the outer one overwrite the inner one, also with null.
-        let client_id = text(outer_client.or(inner_client));
+        let inner_client = extra.take("client_id");
+        extra.take("create_time");
         let secrets = SECRETS
             .into_iter()
-            .filter_map(|name| Some((name.to_owned(), extra.remove(name)?)))
+            .filter_map(|name| Some((name.to_owned(), extra.take(name)?.to_owned())))
             .collect();
-        let workflow_id = extra.get("extra_pnginfo").and_then(|raw| workflow_id(raw));
         Ok(Self {
-            prompt,
-            extra,
-            rest,
+            prompt: prompt.map(|raw| body.slice_ref(raw.get().as_bytes())),
+            targets: rest.get("partial_execution_targets").and_then(read_targets),
+            extra: extra.text(),
+            rest: rest.text(),
             secrets: Secrets(secrets),
-            client_id,
+            // ComfyUI lets the outer one overwrite the inner one, also with null.
+            client_id: outer_client.or(inner_client).and_then(read_text),
             wanted_id,
-            number,
-            is_front,
-            workflow_id,
+            number: number.and_then(|raw| serde_json::from_str(raw.get()).ok()),
+            is_front: front
+                .and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok())
+                .is_some_and(|value| is_truthy(&value)),
+            workflow_id: checked.workflow_id.as_deref().map(str::to_owned),
         })
     }
 
-    /// The graph; an empty one if there is none.
-    pub(crate) fn prompt(&self) -> &str {
-        self.prompt.as_ref().map_or("{}", |raw| raw.get())
+    /// The graph, if there is one.
+    fn graph(&self) -> Option<&str> {
+        std::str::from_utf8(self.prompt.as_ref()?).ok()
+    }
+
+    /// The texts that are written down; `created_at` is in milliseconds since 1970, `execute` names
+    /// the output nodes.
+    pub(crate) fn texts(&self, created_at: i64, execute: &[String]) -> JobTexts {
+        JobTexts {
+            prompt: self.graph().unwrap_or("{}").to_owned(),
+            extra: self.extra_data(created_at),
+            rest: format!("{{{}}}", self.rest),
+            execute: Value::from(execute.to_vec()).to_string(),
+        }
     }
 
     /// `extra_data` as ComfyUI keeps it, without the credentials.
-    pub(crate) fn extra(&self, created_at: i64) -> String {
-        let mut extra = self.extra.clone();
-        let mut set = |name: &str, value: Value| {
-            if let Ok(raw) = to_raw_value(&value) {
-                extra.insert(name.to_owned(), raw);
-            }
-        };
+    fn extra_data(&self, created_at: i64) -> String {
+        let mut text = String::with_capacity(self.extra.len() + ROOM);
+        text.push('{');
+        text.push_str(&self.extra);
         if let Some(client) = &self.client_id {
-            set("client_id", json!(client));
+            push_member(&mut text, "client_id", &Value::from(&**client).to_string());
         }
-        set("create_time", json!(created_at));
-        serde_json::to_string(&extra).unwrap_or_else(|_| "{}".to_owned())
-    }
-
-    /// Members that the gateway does not know, as an object.
-    pub(crate) fn rest(&self) -> String {
-        serde_json::to_string(&self.rest).unwrap_or_else(|_| "{}".to_owned())
+        push_member(&mut text, "create_time", &created_at.to_string());
+        text.push('}');
+        text
     }
 
     /// `partial_execution_targets`, if some are named.
-    pub(crate) fn targets(&self) -> Option<Vec<String>> {
-        let raw = self.rest.get("partial_execution_targets")?;
-        let listed = serde_json::from_str::<Option<Vec<Value>>>(raw.get()).ok()??;
-        let texts = listed.iter().filter_map(Value::as_str);
-        Some(texts.map(str::to_owned).collect())
+    pub(crate) fn targets(&self) -> Option<&[String]> {
+        self.targets.as_deref()
     }
 
     /// The credentials.
@@ -124,15 +130,15 @@ impl Submission {
         &self.secrets
     }
 
-    /// Body for the engine. A prompt that is missing stays missing, so that ComfyUI says so.
-    pub(crate) fn body(&self, id: JobId, created_at: i64) -> String {
-        let prompt = self.prompt.as_ref().map(|raw| raw.get());
+    /// Body for the engine, of the texts as they are written down. A prompt that is missing stays
+    /// missing, so that ComfyUI says so.
+    pub(crate) fn body(&self, id: JobId, texts: &JobTexts) -> String {
         body(
             id,
             self.client_id.as_deref(),
-            prompt,
-            &self.extra(created_at),
-            &self.rest(),
+            self.graph(),
+            &texts.extra,
+            &texts.rest,
             &self.secrets,
         )
     }
@@ -148,31 +154,31 @@ pub(crate) fn body(
     rest: &str,
     secrets: &Secrets,
 ) -> String {
-    let mut body = format!("{{\"prompt_id\":\"{id}\"");
-    let mut member = |name: &str, text: &str| {
-        body.push_str(",\"");
-        body.push_str(name);
-        body.push_str("\":");
-        body.push_str(text);
-    };
+    let length = prompt.map_or(0, str::len) + extra.len() + rest.len();
+    let mut body = String::with_capacity(length + ROOM);
+    body.push('{');
+    push_member(
+        &mut body,
+        "prompt_id",
+        &Value::from(id.to_string()).to_string(),
+    );
     if let Some(client) = client_id {
-        member("client_id", &Value::from(client).to_string());
+        push_member(&mut body, "client_id", &Value::from(client).to_string());
     }
-    let mut extra = extra.to_owned();
+    push_member(&mut body, "extra_data", extra);
+    // The text is an object.
+    body.pop();
     for (name, value) in &secrets.0 {
-        // The texts are objects with at least one member: the time.
-        if let Some(open) = extra.strip_suffix('}') {
-            let comma = if open.ends_with('{') { "" } else { "," };
-            extra = format!("{open}{comma}\"{name}\":{}}}", value.get());
-        }
+        push_member(&mut body, name, value.get());
     }
-    member("extra_data", &extra);
+    body.push('}');
     if let Some(prompt) = prompt {
-        member("prompt", prompt);
+        push_member(&mut body, "prompt", prompt);
     }
-    if let Some(members) = rest
+    let members = rest
         .strip_prefix('{')
-        .and_then(|rest| rest.strip_suffix('}'))
+        .and_then(|rest| rest.strip_suffix('}'));
+    if let Some(members) = members
         && !members.is_empty()
     {
         body.push(',');
@@ -180,6 +186,16 @@ pub(crate) fn body(
     }
     body.push('}');
     body
+}
+
+fn read_text(raw: &RawValue) -> Option<String> {
+    serde_json::from_str::<Option<String>>(raw.get()).ok()?
+}
+
+fn read_targets(raw: &RawValue) -> Option<Vec<String>> {
+    let listed = serde_json::from_str::<Option<Vec<Value>>>(raw.get()).ok()??;
+    let texts = listed.iter().filter_map(Value::as_str);
+    Some(texts.map(str::to_owned).collect())
 }
 
 /// A number as ComfyUI writes it: whole ones without a point.
@@ -203,21 +219,21 @@ pub(crate) fn is_truthy(value: &Value) -> bool {
     }
 }
 
-fn workflow_id(information: &RawValue) -> Option<String> {
-    let information: Members = serde_json::from_str(information.get()).ok()?;
-    let workflow: Members = serde_json::from_str(information.get("workflow")?.get()).ok()?;
-    serde_json::from_str::<Option<String>>(workflow.get("id")?.get()).ok()?
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     const ID: &str = "0b4c1f9e-8f1b-4c53-9c61-5b3d8e2f7a10";
 
+    fn submission(sent: &Value) -> Submission {
+        let body = Bytes::from(sent.to_string());
+        Submission::new(&body, &Prompt::parse(&body).unwrap()).unwrap()
+    }
+
     fn whole(sent: &Value) -> Value {
-        let submission = Submission::parse(sent.to_string().as_bytes()).unwrap();
-        let body = submission.body(JobId::parse(ID).unwrap(), 5);
+        let submission = submission(sent);
+        let body = submission.body(JobId::parse(ID).unwrap(), &submission.texts(5, &[]));
         serde_json::from_str(&body).unwrap()
     }
 
@@ -227,8 +243,8 @@ mod tests {
             "prompt": {"1": {"class_type": "A", "inputs": {"seed": 18_446_744_073_709_551_615_u64, "x": 1.50}}},
             "client_id": "c\"1", "prompt_id": "mine", "number": -1e300, "front": true,
             "extra_data": {"extra_pnginfo": {"workflow": {"id": "w"}}, "client_id": "other",
-                "api_key_comfy_org": "s3cret", "preview_method": "auto"},
-            "partial_execution_targets": ["1"], "more": {"a": [1]},
+                "api_key_comfy_org": "s3cret", "preview_method": "auto", "create_time": 1},
+            "partial_execution_targets": ["1"], "more \"\n": {"a": [1]},
         });
         assert_eq!(
             whole(&sent),
@@ -236,28 +252,37 @@ mod tests {
                 "prompt_id": ID, "client_id": "c\"1", "prompt": sent["prompt"],
                 "extra_data": {"extra_pnginfo": {"workflow": {"id": "w"}}, "client_id": "c\"1",
                     "api_key_comfy_org": "s3cret", "preview_method": "auto", "create_time": 5},
-                "partial_execution_targets": ["1"], "more": {"a": [1]},
+                "partial_execution_targets": ["1"], "more \"\n": {"a": [1]},
             })
         );
-        let submission = Submission::parse(sent.to_string().as_bytes()).unwrap();
+        let submission = submission(&sent);
         assert!(submission.is_front);
         assert_eq!(submission.number, Some(-1e300));
         assert_eq!(submission.workflow_id.as_deref(), Some("w"));
-        assert_eq!(submission.targets(), Some(vec!["1".to_owned()]));
+        assert_eq!(submission.targets(), Some(&["1".to_owned()][..]));
     }
 
     #[test]
     fn tokens_are_neither_kept_nor_printed() {
-        let sent = r#"{"prompt":{},"extra_data":{"auth_token_comfy_org":"s3cret","api_key_comfy_org":"s3cret"}}"#;
-        let submission = Submission::parse(sent.as_bytes()).unwrap();
-        assert!(!submission.extra(1).contains("s3cret"));
-        assert!(!submission.rest().contains("s3cret"));
+        let sent = json!({"prompt": {}, "extra_data":
+            {"auth_token_comfy_org": "s3cret", "api_key_comfy_org": "s3cret"}});
+        let submission = submission(&sent);
+        let texts = submission.texts(1, &[]);
+        assert!(!format!("{texts:?}").contains("s3cret"));
         assert!(!format!("{:?}", submission.secrets()).contains("s3cret"));
-        assert!(
-            submission
-                .body(JobId::parse(ID).unwrap(), 1)
-                .contains("s3cret")
+        let body = submission.body(JobId::parse(ID).unwrap(), &texts);
+        assert_eq!(body.matches("s3cret").count(), 2);
+    }
+
+    #[test]
+    fn names_are_what_they_mean_however_they_are_written() {
+        let body = Bytes::from_static(
+            br#"{"extra\u005fdata":{"api\u005fkey_comfy_org":"s3cret","\u00e4":1},"pr\u006fmpt":{}}"#,
         );
+        let submission = Submission::new(&body, &Prompt::parse(&body).unwrap()).unwrap();
+        let texts = submission.texts(1, &[]);
+        assert_eq!(texts.extra, r#"{"ä":1,"create_time":1}"#);
+        assert_eq!((&*texts.prompt, &*texts.rest), ("{}", "{}"));
     }
 
     #[test]

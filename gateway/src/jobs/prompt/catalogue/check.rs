@@ -45,7 +45,7 @@ impl Refusal {
 
 pub(super) fn check(
     catalogue: &Catalogue,
-    prompt: &Prompt,
+    prompt: &Prompt<'_>,
     targets: Option<&[String]>,
 ) -> Result<Accepted, Refusal> {
     if !prompt.has_graph {
@@ -58,10 +58,12 @@ pub(super) fn check(
     let mut outputs = Vec::new();
     let mut classes = Vec::with_capacity(prompt.nodes.len());
     for (place, node) in prompt.nodes.iter().enumerate() {
-        let Some(class) = catalogue.classes.get(node.class_type.as_str()) else {
+        let Some(class) = catalogue.classes.get(node.class_type.as_ref()) else {
             return Err(unknown(node, catalogue.is_old));
         };
-        if class.is_output && targets.is_none_or(|targets| targets.contains(&node.id)) {
+        if class.is_output
+            && targets.is_none_or(|targets| targets.iter().any(|target| *target == node.id))
+        {
             outputs.push(place);
         }
         classes.push(class);
@@ -72,7 +74,7 @@ pub(super) fn check(
     }
     let places = prompt.nodes.iter().enumerate();
     let places = places
-        .map(|(place, node)| (node.id.as_str(), place))
+        .map(|(place, node)| (node.id.as_ref(), place))
         .collect();
     let mut checker = Checker {
         catalogue,
@@ -87,9 +89,9 @@ pub(super) fn check(
     checker.outputs(&outputs)
 }
 
-fn unknown(node: &Node, is_old: bool) -> Refusal {
+fn unknown(node: &Node<'_>, is_old: bool) -> Refusal {
     let details = format!("Node ID '#{}'", node.id);
-    let class = node.class_type.as_str();
+    let class = node.class_type.as_ref();
     let has_class = !class.is_empty();
     if is_old {
         let message = if has_class {
@@ -110,7 +112,7 @@ fn unknown(node: &Node, is_old: bool) -> Refusal {
         (message, title)
     } else {
         let shown = match title {
-            Some(Json::Text(title)) if !title.is_empty() => title.clone(),
+            Some(Json::Text(title)) if !title.is_empty() => title.to_string(),
             _ => format!("ID #{}", node.id),
         };
         let message = format!(
@@ -144,7 +146,7 @@ struct Exception {
 
 struct Checker<'a> {
     catalogue: &'a Catalogue,
-    nodes: &'a [Node],
+    nodes: &'a [Node<'a>],
     /// Of each node.
     classes: Vec<&'a Class>,
     places: HashMap<&'a str, usize>,
@@ -173,7 +175,7 @@ impl Checker<'_> {
                 self.fail(*output, vec![fault]);
             }
             if self.states[*output] != State::Bad {
-                good.push(self.nodes[*output].id.clone());
+                good.push(self.nodes[*output].id.to_string());
                 continue;
             }
             bad += 1;
@@ -187,7 +189,7 @@ impl Checker<'_> {
             }));
             for place in &self.faulty {
                 let node = &self.nodes[*place];
-                let entry = node_errors.entry(node.id.clone()).or_insert_with(|| {
+                let entry = node_errors.entry(node.id.as_ref()).or_insert_with(|| {
                     json!({
                         "errors": self.faults.get(place),
                         "dependent_outputs": [],
@@ -195,7 +197,7 @@ impl Checker<'_> {
                     })
                 });
                 if let Some(dependent) = entry["dependent_outputs"].as_array_mut() {
-                    dependent.push(self.nodes[*output].id.clone().into());
+                    dependent.push(self.nodes[*output].id.as_ref().into());
                 }
             }
         }
@@ -236,7 +238,7 @@ impl Checker<'_> {
         }
         let node = &self.nodes[place];
         if !node.has_inputs {
-            return Err(key_error(&Json::Text("inputs".to_owned())));
+            return Err(key_error(&Json::Text("inputs".into())));
         }
         self.states[place] = State::Entered;
         let class = self.classes[place];
@@ -275,7 +277,7 @@ impl Checker<'_> {
         &mut self,
         class: &Class,
         input: &Input,
-        items: &[Json],
+        items: &[Json<'_>],
         depth: usize,
         faults: &mut Vec<Value>,
     ) -> Result<bool, Exception> {
@@ -290,7 +292,7 @@ impl Checker<'_> {
         let place = match source {
             Json::Text(id) => *self
                 .places
-                .get(id.as_str())
+                .get(id.as_ref())
                 .ok_or_else(|| key_error(source))?,
             Json::List(_) | Json::Object(_) => {
                 let kind = if matches!(source, Json::List(_)) {
@@ -340,7 +342,7 @@ impl Checker<'_> {
         }
     }
 
-    fn literal(&self, input: &Input, value: &Json) -> Option<Value> {
+    fn literal(&self, input: &Input, value: &Json<'_>) -> Option<Value> {
         let value = value.get("__value__").unwrap_or(value);
         let number = match input.kind {
             Kind::Integer => python::int(value),
@@ -395,7 +397,7 @@ impl Checker<'_> {
         Some(fault(kind, &text, &input.name, extra))
     }
 
-    fn choice(&self, input: &Input, value: &Json) -> Option<Value> {
+    fn choice(&self, input: &Input, value: &Json<'_>) -> Option<Value> {
         let choices = input.choices.as_ref()?;
         // Older versions leave these alone.
         let is_told_new = input.word.is_some();
@@ -430,7 +432,7 @@ impl Checker<'_> {
 }
 
 /// The type of an output, if it is a word.
-fn output<'a>(class: &'a Class, slot: &Json) -> Result<Option<&'a str>, Exception> {
+fn output<'a>(class: &'a Class, slot: &Json<'_>) -> Result<Option<&'a str>, Exception> {
     let sequence = if class.is_new { "list" } else { "tuple" };
     let wrong = |kind: &str| Exception {
         kind: "TypeError",
@@ -501,7 +503,7 @@ fn fault(kind: &str, message: &str, details: &str, extra: Value) -> Value {
     fault
 }
 
-fn key_error(key: &Json) -> Exception {
+fn key_error(key: &Json<'_>) -> Exception {
     Exception {
         kind: "KeyError",
         text: python::repr(key),

@@ -99,7 +99,7 @@ impl Catalogue {
     /// asks for, and what is wrong with the others.
     pub(crate) fn check(
         &self,
-        prompt: &Prompt,
+        prompt: &Prompt<'_>,
         targets: Option<&[String]>,
     ) -> Result<Accepted, Refusal> {
         check::check(self, prompt, targets)
@@ -124,9 +124,9 @@ impl Catalogue {
 
 impl Choices {
     /// Whether a value is certainly not among them.
-    fn lacks(&self, value: &Json) -> bool {
+    fn lacks(&self, value: &Json<'_>) -> bool {
         match value {
-            Json::Text(text) => self.are_texts && !self.texts.contains(text.as_str()),
+            Json::Text(text) => self.are_texts && !self.texts.contains(text.as_ref()),
             Json::Number(_) | Json::Boolean(_) | Json::Null => self.are_texts,
             Json::List(_) | Json::Object(_) => false,
         }

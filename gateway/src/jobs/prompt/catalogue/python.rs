@@ -13,7 +13,7 @@ pub(super) enum Failed {
 }
 
 /// Python's `int()`.
-pub(super) fn int(value: &Json) -> Result<Number, Failed> {
+pub(super) fn int(value: &Json<'_>) -> Result<Number, Failed> {
     match value {
         Json::Boolean(value) => Ok(u8::from(*value).into()),
         Json::Number(number) if number.is_i64() || number.is_u64() => Ok(number.clone()),
@@ -40,7 +40,7 @@ pub(super) fn int(value: &Json) -> Result<Number, Failed> {
 }
 
 /// Python's `float()`.
-pub(super) fn float(value: &Json) -> Result<f64, Failed> {
+pub(super) fn float(value: &Json<'_>) -> Result<f64, Failed> {
     match value {
         Json::Boolean(value) => Ok(f64::from(u8::from(*value))),
         Json::Number(number) => number.as_f64().ok_or(Failed::Perhaps),
@@ -66,7 +66,7 @@ fn failed_unless_odd(text: &str, kind: &str) -> Failed {
     if !text.is_ascii() || text.contains('_') || is_long {
         return Failed::Perhaps;
     }
-    let shown = repr(&Json::Text(text.to_owned()));
+    let shown = repr(&Json::Text(text.into()));
     Failed::Certainly(if kind == "int" {
         format!("invalid literal for int() with base 10: {shown}")
     } else {
@@ -74,7 +74,7 @@ fn failed_unless_odd(text: &str, kind: &str) -> Failed {
     })
 }
 
-fn type_name(value: &Json) -> &'static str {
+fn type_name(value: &Json<'_>) -> &'static str {
     match value {
         Json::Null => "NoneType",
         Json::Boolean(_) => "bool",
@@ -86,15 +86,15 @@ fn type_name(value: &Json) -> &'static str {
 }
 
 /// Python's `str()`.
-pub(super) fn text(value: &Json) -> String {
+pub(super) fn text(value: &Json<'_>) -> String {
     match value {
-        Json::Text(text) => text.clone(),
+        Json::Text(text) => text.to_string(),
         other => repr(other),
     }
 }
 
 /// Python's `repr()`, near enough for a message.
-pub(super) fn repr(value: &Json) -> String {
+pub(super) fn repr(value: &Json<'_>) -> String {
     match value {
         Json::Null => "None".to_owned(),
         Json::Boolean(true) => "True".to_owned(),
@@ -165,7 +165,7 @@ pub(super) fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn json(text: &str) -> Json {
+    fn json(text: &str) -> Json<'_> {
         serde_json::from_str(text).unwrap()
     }
 

@@ -15,8 +15,9 @@ fn parse(told: &Value) -> Catalogue {
     Catalogue::parse(told.to_string().as_bytes()).unwrap()
 }
 
-fn prompt(graph: &Value) -> Prompt {
-    Prompt::parse(json!({ "prompt": graph }).to_string().as_bytes()).unwrap()
+fn prompt(graph: &Value) -> Prompt<'static> {
+    let body = json!({ "prompt": graph }).to_string();
+    Prompt::parse(body.as_bytes()).unwrap().into_owned()
 }
 
 /// All that a version was recorded to tell about its nodes, and some that were not asked for.
@@ -77,7 +78,7 @@ fn recorded(version: &str) -> Catalogue {
 }
 
 /// The prompts of all recordings that a version answered to, with note, status and answer.
-fn recorded_prompts(version: &str) -> Vec<(String, Prompt, u64, Value)> {
+fn recorded_prompts(version: &str) -> Vec<(String, Prompt<'static>, u64, Value)> {
     let mut prompts = Vec::new();
     for file in std::fs::read_dir(transcripts().join(version)).unwrap() {
         let transcript = read(&file.unwrap().path());
@@ -90,12 +91,13 @@ fn recorded_prompts(version: &str) -> Vec<(String, Prompt, u64, Value)> {
             if !is_prompt || request["body"].get("binary_len").is_some() {
                 continue;
             }
-            let Ok(prompt) = Prompt::parse(request["body"].to_string().as_bytes()) else {
+            let body = request["body"].to_string();
+            let Ok(prompt) = Prompt::parse(body.as_bytes()) else {
                 continue;
             };
             prompts.push((
                 exchange["note"].as_str().unwrap_or_default().to_owned(),
-                prompt,
+                prompt.into_owned(),
                 exchange["response"]["status"].as_u64().unwrap(),
                 exchange["response"]["body"].clone(),
             ));
@@ -110,8 +112,8 @@ fn recorded_prompts_are_judged_as_comfyui_judged_them() {
         let catalogue = recorded(version);
         let (mut taken, mut refused) = (0, 0);
         for (note, prompt, status, answer) in recorded_prompts(version) {
-            let known = |node: &crate::jobs::prompt::Node| {
-                let class = node.class_type.as_str();
+            let known = |node: &crate::jobs::prompt::Node<'_>| {
+                let class = node.class_type.as_ref();
                 catalogue.classes.contains_key(class) || class.is_empty() || class == "Nope"
             };
             if !prompt.nodes.iter().all(known) {

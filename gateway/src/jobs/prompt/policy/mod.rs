@@ -39,13 +39,13 @@ impl NodePolicy {
     }
 
     /// Checks all nodes of a prompt.
-    pub(crate) fn check(&self, prompt: &Prompt) -> Result<(), Refused> {
+    pub(crate) fn check(&self, prompt: &Prompt<'_>) -> Result<(), Refused> {
         let refused: Vec<(String, String, String)> = prompt
             .nodes
             .iter()
             .filter_map(|node| {
                 let reason = self.fault(node)?;
-                Some((node.id.clone(), node.class_type.clone(), reason))
+                Some((node.id.to_string(), node.class_type.to_string(), reason))
             })
             .collect();
         if refused.is_empty() {
@@ -55,8 +55,8 @@ impl NodePolicy {
         }
     }
 
-    fn fault(&self, node: &Node) -> Option<String> {
-        let class = node.class_type.as_str();
+    fn fault(&self, node: &Node<'_>) -> Option<String> {
+        let class = node.class_type.as_ref();
         if matches_any(&self.allowed, class) {
             return None;
         }
@@ -71,7 +71,7 @@ impl NodePolicy {
             return None;
         }
         node.inputs.iter().find_map(|(name, value)| {
-            let input = (class, name.as_str());
+            let input = (class, name.as_ref());
             let fault = if FILE_INPUTS.contains(&input) {
                 file_fault(value)
             } else if WORD_INPUTS.contains(&input) {
@@ -95,7 +95,7 @@ fn matches_any(patterns: &[String], class: &str) -> bool {
 
 /// Why the value of an input that names a file is refused: only plain names below ComfyUI's own
 /// directories pass. A link would bring a name that nobody has looked at.
-fn file_fault(value: &Json) -> Option<&'static str> {
+fn file_fault(value: &Json<'_>) -> Option<&'static str> {
     match value {
         Json::Text(name) if leaves_its_directory(name) => {
             Some("only files of your own input, output and temp folders can be used")
@@ -121,7 +121,7 @@ fn leaves_its_directory(name: &str) -> bool {
         || ["..", "://"].iter().any(|part| name.contains(part))
 }
 
-fn word_fault(value: &Json) -> Option<&'static str> {
+fn word_fault(value: &Json<'_>) -> Option<&'static str> {
     let is_word = |text: &str| {
         text.chars()
             .all(|letter| letter.is_ascii_alphanumeric() || letter == '_')

@@ -618,7 +618,7 @@ export function makeWorld({
     ],
     ["GET", /^\/config\/keys$/, () => ok({ keys: configKeys })],
     ["GET", /^\/setup$/, () => ok({ finished: world.finished, has_admin: world.finished, comfyui_dir: "" })],
-    ["GET", /^\/setup\/installations$/, () => ok({ installations })],
+    ["GET", /^\/setup\/installations$/, () => ok({ installations, gpus: ["nvidia", "amd", "cpu"] })],
     ["POST", /^\/setup\/(check|install)$/, ([kind], _, body) => startJob(kind, body)],
     [
       "GET",
