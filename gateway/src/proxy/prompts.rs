@@ -213,7 +213,11 @@ impl Passing {
         started.keep();
         app.jobs.tell_count(&job.entry.user);
         let handed_at = job.handed_at;
-        let watched = watch_job(Arc::clone(&app), engine, address, job, 1);
+        let watching = watch_job(Arc::clone(&app), engine, address, job, 1);
+        let watched = async {
+            sleep(AFTER_ANSWER).await;
+            watching.await;
+        };
         let store = Arc::clone(&app.store);
         let secured = async move {
             if let Err(error) = store.secure_job(id, handed_at).await {
@@ -221,7 +225,8 @@ impl Passing {
             }
         };
         drop(app.jobs.spawn(async move {
-            sleep(AFTER_ANSWER).await;
+            // The client's answer leaves first.
+            tokio::task::yield_now().await;
             tokio::join!(secured, watched);
         }));
         let answer: Value = answer

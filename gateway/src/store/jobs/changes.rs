@@ -29,10 +29,8 @@ impl Store {
     pub(crate) async fn secure_job(&self, id: JobId, handed_at: i64) -> Result<(), StoreError> {
         self.call(move |connection| {
             connection
-                .execute(
-                    "UPDATE jobs SET handed_at = ?2 WHERE id = ?1",
-                    params![id, handed_at],
-                )
+                .prepare_cached("UPDATE jobs SET handed_at = ?2 WHERE id = ?1")?
+                .execute(params![id, handed_at])
                 .map(drop)
         })
         .await
