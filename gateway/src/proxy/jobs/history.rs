@@ -16,28 +16,10 @@ pub(super) async fn show(way: &Way<'_>, query: Option<&str>) -> Result<Response,
     ) else {
         return Ok(StatusCode::INTERNAL_SERVER_ERROR.into_response());
     };
-    let entries = way
-        .app
-        .jobs
-        .reader
-        .history(
-            way.signed_in.account.id.clone(),
-            limit.map(|limit| limit.max(0)),
-            offset,
-        )
-        .await?;
-    let mut text = String::from("{");
-    for (place, (id, entry)) in entries.iter().enumerate() {
-        if place > 0 {
-            text.push(',');
-        }
-        text.push('"');
-        text.push_str(id);
-        text.push_str("\":");
-        text.push_str(entry);
-    }
-    text.push('}');
-    Ok(raw_answer(text))
+    let user = way.signed_in.account.id.clone();
+    let limit = limit.map(|limit| limit.max(0));
+    let history = way.app.jobs.reader.history(user, limit, offset).await?;
+    Ok(raw_answer(history))
 }
 
 pub(super) async fn show_one(way: &Way<'_>, id: &str) -> Result<Response, Failure> {

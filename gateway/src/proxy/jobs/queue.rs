@@ -3,7 +3,6 @@
 use super::{empty, is_set, json_answer, named_ids, raw_answer, read_any, read_object};
 use crate::jobs::{Intent, JobId, is_truthy};
 use crate::proxy::{Failure, Way};
-use crate::store::JobState;
 use axum::Json;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
@@ -11,14 +10,10 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 pub(super) async fn show(way: &Way<'_>) -> Result<Response, Failure> {
-    let user = &way.signed_in.account.id;
-    let reader = &way.app.jobs.reader;
-    let running = reader.queue_items(user.clone(), JobState::Running).await?;
-    let waiting = reader.queue_items(user.clone(), JobState::Waiting).await?;
+    let user = way.signed_in.account.id.clone();
+    let (running, waiting) = way.app.jobs.reader.queue(user).await?;
     Ok(raw_answer(format!(
-        "{{\"queue_running\":[{}],\"queue_pending\":[{}]}}",
-        running.join(","),
-        waiting.join(",")
+        "{{\"queue_running\":[{running}],\"queue_pending\":[{waiting}]}}"
     )))
 }
 

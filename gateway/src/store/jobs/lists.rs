@@ -5,7 +5,8 @@ use super::{FinishedOutputs, JobDetails, JobState, JobSummary, Ordering, Selecti
 use crate::accounts::UserId;
 use crate::jobs::{JobId, number_text};
 use crate::store::{Store, StoreError};
-use rusqlite::{OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
+use std::fmt::{self, Write as _};
 
 const SUMMARY_COLUMNS: &str = "id, number, state, created_at, workflow_id, summary";
 
@@ -84,39 +85,35 @@ impl Store {
         .await
     }
 
-    /// ComfyUI's tuples of a user's jobs in a state, in own order: JSON texts. They are put together
-    /// on the store's thread.
-    pub(crate) async fn queue_items(
-        &self,
-        user: UserId,
-        state: JobState,
-    ) -> Result<Vec<String>, StoreError> {
+    /// ComfyUI's tuples of what runs and what waits of a user, as of one moment and in own order: two
+    /// JSON texts, without the brackets of their lists.
+    pub(crate) async fn queue(&self, user: UserId) -> Result<(String, String), StoreError> {
         self.call(move |connection| {
-            let mut rows = connection.prepare_cached(
-                "SELECT number, id, prompt, extra, execute FROM jobs JOIN job_texts USING (id)
-                 WHERE user_id = ?1 AND state = ?2 ORDER BY urgency, number, seq",
-            )?;
-            let rows = rows.query_map(params![user.as_str(), state], item)?;
-            rows.collect()
+            let moment = connection.transaction()?;
+            Ok((
+                items(&moment, &user, JobState::Running)?,
+                items(&moment, &user, JobState::Waiting)?,
+            ))
         })
         .await
     }
 
-    /// Finished jobs of a user, oldest first: id and entry of ComfyUI's history, as JSON texts.
-    /// `limit` alone: so many of the newest; `offset` counts from the oldest.
+    /// Finished jobs of a user, oldest first: ComfyUI's history as a JSON text. `limit` alone: so many
+    /// of the newest; `offset` counts from the oldest.
     pub(crate) async fn history(
         &self,
         user: UserId,
         limit: Option<i64>,
         offset: Option<i64>,
-    ) -> Result<Vec<(String, String)>, StoreError> {
+    ) -> Result<String, StoreError> {
         self.call(move |connection| {
-            let finished = "user_id = ?1 AND state NOT IN ('waiting', 'running')";
+            let moment = connection.transaction()?;
             let offset = match (offset, limit) {
                 (Some(offset), _) if offset >= 0 => offset,
                 (_, Some(limit)) => {
-                    let count: i64 = connection.query_row(
-                        &format!("SELECT count(*) FROM jobs WHERE {finished}"),
+                    let count: i64 = moment.query_row(
+                        "SELECT count(*) FROM jobs
+                         WHERE user_id = ?1 AND state NOT IN ('waiting', 'running')",
                         [user.as_str()],
                         |row| row.get(0),
                     )?;
@@ -124,16 +121,24 @@ impl Store {
                 }
                 _ => 0,
             };
-            let mut rows = connection.prepare_cached(&format!(
-                "SELECT number, id, prompt, extra, execute, outputs, status, meta
-                 FROM jobs JOIN job_texts USING (id) WHERE {finished}
-                 ORDER BY ended_at, seq LIMIT ?2 OFFSET ?3"
-            ))?;
-            let rows = rows
-                .query_map(params![user.as_str(), limit.unwrap_or(-1), offset], |row| {
-                    Ok((row.get(1)?, entry(row)?))
+            let places = places(
+                &moment,
+                "SELECT id, number FROM jobs
+                 WHERE user_id = ?1 AND state NOT IN ('waiting', 'running')
+                 ORDER BY ended_at, seq LIMIT ?2 OFFSET ?3",
+                params![user.as_str(), limit.unwrap_or(-1), offset],
+            )?;
+            let mut texts = moment.prepare_cached(ENTRY)?;
+            let mut history = String::from("{");
+            for (id, number) in &places {
+                let comma = if history.len() > 1 { "," } else { "" };
+                texts.query_row([id], |row| {
+                    write(&mut history, format_args!("{comma}\"{id}\":"));
+                    push_entry(&mut history, id, *number, row)
                 })?;
-            rows.collect()
+            }
+            history.push('}');
+            Ok(history)
         })
         .await
     }
@@ -145,15 +150,21 @@ impl Store {
         id: JobId,
     ) -> Result<Option<String>, StoreError> {
         self.call(move |connection| {
-            connection
-                .query_row(
-                    "SELECT number, id, prompt, extra, execute, outputs, status, meta
-                     FROM jobs JOIN job_texts USING (id)
-                     WHERE id = ?1 AND user_id = ?2 AND state NOT IN ('waiting', 'running')",
-                    params![id, user.as_str()],
-                    entry,
-                )
-                .optional()
+            let moment = connection.transaction()?;
+            let places = places(
+                &moment,
+                "SELECT id, number FROM jobs
+                 WHERE id = ?1 AND user_id = ?2 AND state NOT IN ('waiting', 'running')",
+                params![id, user.as_str()],
+            )?;
+            let Some((id, number)) = places.first() else {
+                return Ok(None);
+            };
+            let mut history = String::new();
+            moment
+                .prepare_cached(ENTRY)?
+                .query_row([id], |row| push_entry(&mut history, id, *number, row))?;
+            Ok(Some(history))
         })
         .await
     }
@@ -195,30 +206,69 @@ fn summary(row: &Row<'_>) -> rusqlite::Result<JobSummary> {
     })
 }
 
-/// `[number, id, prompt, extra_data, outputs_to_execute]`; the texts are JSON already.
-fn item(row: &Row<'_>) -> rusqlite::Result<String> {
-    let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
-    let number: f64 = row.get(0)?;
-    Ok(format!(
-        "[{},\"{}\",{},{},{}]",
-        number_text(number),
-        text(1)?,
-        text(2)?,
-        text(3)?,
-        text(4)?
-    ))
+/// Ids and numbers of jobs, in the order of a query. Texts are looked up one by one afterwards: sorted
+/// together with them, a long line would have to be copied to be put in order.
+fn places(
+    connection: &Connection,
+    query: &str,
+    wanted: impl Params,
+) -> rusqlite::Result<Vec<(String, f64)>> {
+    let mut rows = connection.prepare_cached(query)?;
+    let places = rows.query_map(wanted, |row| Ok((row.get(0)?, row.get(1)?)))?;
+    places.collect()
 }
 
-fn entry(row: &Row<'_>) -> rusqlite::Result<String> {
-    let text = |column| -> rusqlite::Result<String> {
-        let text: Option<String> = row.get(column)?;
-        Ok(text.unwrap_or_else(|| "{}".to_owned()))
+fn items(connection: &Connection, user: &UserId, state: JobState) -> rusqlite::Result<String> {
+    let places = places(
+        connection,
+        "SELECT id, number FROM jobs WHERE user_id = ?1 AND state = ?2
+         ORDER BY urgency, number, seq",
+        params![user.as_str(), state],
+    )?;
+    let mut texts =
+        connection.prepare_cached("SELECT prompt, extra, execute FROM job_texts WHERE id = ?1")?;
+    let mut items = String::new();
+    for (id, number) in &places {
+        if !items.is_empty() {
+            items.push(',');
+        }
+        texts.query_row([id], |row| push_item(&mut items, id, *number, row))?;
+    }
+    Ok(items)
+}
+
+/// Adds `[number, id, prompt, extra_data, outputs_to_execute]`; the texts are JSON already.
+fn push_item(text: &mut String, id: &str, number: f64, row: &Row<'_>) -> rusqlite::Result<()> {
+    let column = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
+    let (prompt, extra, execute) = (column(0)?, column(1)?, column(2)?);
+    let number = number_text(number);
+    write(
+        text,
+        format_args!("[{number},\"{id}\",{prompt},{extra},{execute}]"),
+    );
+    Ok(())
+}
+
+/// What [`push_entry`] needs of a job.
+const ENTRY: &str =
+    "SELECT prompt, extra, execute, outputs, status, meta FROM job_texts WHERE id = ?1";
+
+fn push_entry(text: &mut String, id: &str, number: f64, row: &Row<'_>) -> rusqlite::Result<()> {
+    let column = |column| -> rusqlite::Result<&str> {
+        let value = row.get_ref(column)?.as_str_or_null()?;
+        Ok(value.unwrap_or("{}"))
     };
-    Ok(format!(
-        "{{\"prompt\":{},\"outputs\":{},\"status\":{},\"meta\":{}}}",
-        item(row)?,
-        text(5)?,
-        text(6)?,
-        text(7)?
-    ))
+    text.push_str("{\"prompt\":");
+    push_item(text, id, number, row)?;
+    let (outputs, status, meta) = (column(3)?, column(4)?, column(5)?);
+    write(
+        text,
+        format_args!(",\"outputs\":{outputs},\"status\":{status},\"meta\":{meta}}}"),
+    );
+    Ok(())
+}
+
+fn write(text: &mut String, what: fmt::Arguments<'_>) {
+    // Writing into a text cannot fail.
+    let _ = text.write_fmt(what);
 }
