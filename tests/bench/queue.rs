@@ -294,12 +294,7 @@ pub(crate) fn in_line(fixture: &Fixture, _: usize) -> Result<Vec<Row>> {
             held,
             Some(20.0),
         ),
-        only_ours_row(
-            "Own queue of 10,000 small jobs, p50",
-            "ms",
-            all,
-            Some(20.0),
-        ),
+        only_ours_row("Own queue of 10,000 small jobs, p50", "ms", all, Some(20.0)),
         only_ours_row(
             "First page of these 10,000, p50",
             "ms",
