@@ -222,6 +222,7 @@ pub(crate) fn is_truthy(value: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     const ID: &str = "0b4c1f9e-8f1b-4c53-9c61-5b3d8e2f7a10";
@@ -231,10 +232,13 @@ mod tests {
         Submission::new(&body, &Prompt::parse(&body).unwrap()).unwrap()
     }
 
-    fn whole(sent: &Value) -> Value {
+    fn body_of(sent: &Value) -> String {
         let submission = submission(sent);
-        let body = submission.body(JobId::parse(ID).unwrap(), &submission.texts(5, &[]));
-        serde_json::from_str(&body).unwrap()
+        submission.body(JobId::parse(ID).unwrap(), &submission.texts(5, &[]))
+    }
+
+    fn whole(sent: &Value) -> Value {
+        serde_json::from_str(&body_of(sent)).unwrap()
     }
 
     #[test]
@@ -283,6 +287,65 @@ mod tests {
         let texts = submission.texts(1, &[]);
         assert_eq!(texts.extra, r#"{"ä":1,"create_time":1}"#);
         assert_eq!((&*texts.prompt, &*texts.rest), ("{}", "{}"));
+    }
+
+    fn json_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "\\PC{0,6}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                object(inner),
+            ]
+        })
+    }
+
+    fn object(value: impl Strategy<Value = Value>) -> impl Strategy<Value = Value> {
+        let name = prop_oneof![
+            "\\PC{0,6}",
+            Just("client_id".to_owned()),
+            Just("create_time".to_owned()),
+            Just("api_key_comfy_org".to_owned()),
+            Just("a\",\"prompt\":{}".to_owned()),
+        ];
+        prop::collection::btree_map(name, value, 0..6)
+            .prop_map(|members| Value::Object(members.into_iter().collect()))
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_a_client_writes_becomes_something_else(
+            rest in object(json_value()),
+            extra in object(json_value()),
+            graph in object(json_value()),
+        ) {
+            let mut sent = rest;
+            sent["extra_data"] = extra;
+            sent["prompt"] = graph;
+            // What is no prompt is refused before.
+            let body = Bytes::from(sent.to_string());
+            prop_assume!(Prompt::parse(&body).is_ok());
+            let body = body_of(&sent);
+            prop_assert!(Prompt::parse(body.as_bytes()).is_ok(), "{}", body);
+            let got = whole(&sent);
+            prop_assert_eq!(&got["prompt"], &sent["prompt"]);
+            prop_assert_eq!(&got["prompt_id"], ID);
+            prop_assert_eq!(&got["extra_data"]["create_time"], 5);
+            let decided = ["prompt", "prompt_id", "extra_data", "client_id", "create_time"];
+            for part in ["/extra_data", ""] {
+                let (got, sent) = (got.pointer(part), sent.pointer(part));
+                let left_alone = |value: Option<&Value>| {
+                    let mut members = value.and_then(Value::as_object).cloned().unwrap_or_default();
+                    members.retain(|name, _| !decided.contains(&name.as_str()));
+                    members
+                };
+                prop_assert_eq!(left_alone(got), left_alone(sent));
+            }
+        }
     }
 
     #[test]
