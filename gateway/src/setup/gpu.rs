@@ -35,16 +35,17 @@ impl GpuKind {
 pub(crate) async fn choices() -> Vec<GpuKind> {
     let has_nvidia = nvidia_smi::ask("--query-gpu=name").await.is_ok();
     let vendors = tokio::task::spawn_blocking(vendors).await;
-    likeliest_first(env::consts::OS, has_nvidia, vendors.unwrap_or_default())
+    let vendors = vendors.unwrap_or_default();
+    likeliest_first(env::consts::OS, has_nvidia, vendors.as_deref())
 }
 
 /// `vendors`: of all graphics cards, where the system tells of them.
-fn likeliest_first(system: &str, has_nvidia: bool, vendors: Option<Vec<String>>) -> Vec<GpuKind> {
+fn likeliest_first(system: &str, has_nvidia: bool, vendors: Option<&[String]>) -> Vec<GpuKind> {
     use GpuKind::{Amd, Cpu, Mac, Nvidia};
     if system == "macos" {
         return vec![Mac, Cpu];
     }
-    let has = |vendor: &str| vendors.iter().flatten().any(|other| other == vendor);
+    let has = |vendor: &str| vendors.into_iter().flatten().any(|other| other == vendor);
     if has_nvidia || has(PCI_NVIDIA) {
         vec![Nvidia, Amd, Cpu]
     } else if has(PCI_AMD) {
@@ -76,7 +77,9 @@ mod tests {
 
     #[test]
     fn the_card_of_this_computer_comes_first() {
-        let on = |vendors: &[&str]| Some(vendors.iter().map(|&one| one.to_owned()).collect());
+        let on = |vendors: &[&str]| -> Option<Vec<String>> {
+            Some(vendors.iter().map(|&one| one.to_owned()).collect())
+        };
         let table = [
             ("linux", false, on(&[]), GpuKind::Cpu),
             ("linux", false, on(&["0x8086"]), GpuKind::Cpu),
@@ -87,7 +90,7 @@ mod tests {
             ("macos", false, None, GpuKind::Mac),
         ];
         for (system, has_nvidia, vendors, first) in table {
-            let choices = likeliest_first(system, has_nvidia, vendors.clone());
+            let choices = likeliest_first(system, has_nvidia, vendors.as_deref());
             assert_eq!(choices[0], first, "{system} {has_nvidia} {vendors:?}");
             assert!(choices.contains(&GpuKind::Cpu));
             assert_eq!(choices.contains(&GpuKind::Mac), system == "macos");
