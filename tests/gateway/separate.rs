@@ -154,9 +154,10 @@ fn no_more_engines_live_than_allowed_and_the_idlest_makes_room() -> Result<()> {
     ensure!(gateway.engine_processes().len() == 2);
     ensure!(get(&gateway, &bob, "/system_stats")?.status == 200);
     ensure!(gateway.engine_processes().len() == 2);
+    let owners = state_of(&gateway, "owner")?;
     ensure!(
-        state_of(&gateway, "owner")? == "stopped",
-        "the owner's was used longest ago"
+        owners == "stopped",
+        "the owner's was used longest ago and is {owners}"
     );
     ensure!(state_of(&gateway, "alice")? == "ready");
     Ok(())

@@ -13,6 +13,7 @@ const UNKNOWN: u32 = u32::MAX;
 pub(crate) struct Activity {
     sockets: AtomicU32,
     requests: AtomicU32,
+    /// Milliseconds since 1970.
     last_used: AtomicI64,
     jobs: AtomicU32,
     /// Prompts passed to it.
@@ -28,7 +29,7 @@ impl Default for Activity {
         Self {
             sockets: AtomicU32::new(0),
             requests: AtomicU32::new(0),
-            last_used: AtomicI64::new(clock::now()),
+            last_used: AtomicI64::new(clock::now_ms()),
             jobs: AtomicU32::new(UNKNOWN),
             prompts: AtomicU32::new(0),
             has_models: AtomicBool::new(false),
@@ -50,7 +51,7 @@ impl Activity {
     }
 
     pub(super) fn touch(&self) {
-        self.last_used.store(clock::now(), Ordering::Relaxed);
+        self.last_used.store(clock::now_ms(), Ordering::Relaxed);
     }
 
     /// Open WebSockets.
@@ -65,13 +66,14 @@ impl Activity {
 
     /// Last request or end of a socket, seconds since 1970.
     pub(crate) fn last_used(&self) -> i64 {
-        self.last_used.load(Ordering::Relaxed)
+        self.last_used.load(Ordering::Relaxed) / 1000
     }
 
-    /// How long nothing was asked of it.
+    /// How long nothing was asked of it: exact enough to tell apart who came last within a second.
     pub(super) fn idle_for(&self) -> Duration {
-        let seconds = clock::now().saturating_sub(self.last_used());
-        Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+        let last_used = self.last_used.load(Ordering::Relaxed);
+        let milliseconds = clock::now_ms().saturating_sub(last_used);
+        Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0))
     }
 
     /// Running and waiting jobs as the engine last told.
