@@ -131,11 +131,12 @@ impl Store {
             let mut texts = moment.prepare_cached(ENTRY)?;
             let mut history = String::from("{");
             for (id, number) in &places {
-                let comma = if history.len() > 1 { "," } else { "" };
-                texts.query_row([id], |row| {
+                let entry = texts.query_row([id], |row| {
+                    let comma = if history.len() > 1 { "," } else { "" };
                     write(&mut history, format_args!("{comma}\"{id}\":"));
                     push_entry(&mut history, id, *number, row)
-                })?;
+                });
+                entry.optional()?;
             }
             history.push('}');
             Ok(history)
@@ -161,10 +162,10 @@ impl Store {
                 return Ok(None);
             };
             let mut history = String::new();
-            moment
+            let entry = moment
                 .prepare_cached(ENTRY)?
-                .query_row([id], |row| push_entry(&mut history, id, *number, row))?;
-            Ok(Some(history))
+                .query_row([id], |row| push_entry(&mut history, id, *number, row));
+            Ok(entry.optional()?.map(|()| history))
         })
         .await
     }
@@ -207,7 +208,8 @@ fn summary(row: &Row<'_>) -> rusqlite::Result<JobSummary> {
 }
 
 /// Ids and numbers of jobs, in the order of a query. Texts are looked up one by one afterwards: sorted
-/// together with them, a long line would have to be copied to be put in order.
+/// together with them, a long line would have to be copied to be put in order. A job without texts
+/// is left out, so that it breaks no list.
 fn places(
     connection: &Connection,
     query: &str,
@@ -229,10 +231,13 @@ fn items(connection: &Connection, user: &UserId, state: JobState) -> rusqlite::R
         connection.prepare_cached("SELECT prompt, extra, execute FROM job_texts WHERE id = ?1")?;
     let mut items = String::new();
     for (id, number) in &places {
-        if !items.is_empty() {
-            items.push(',');
-        }
-        texts.query_row([id], |row| push_item(&mut items, id, *number, row))?;
+        let item = texts.query_row([id], |row| {
+            if !items.is_empty() {
+                items.push(',');
+            }
+            push_item(&mut items, id, *number, row)
+        });
+        item.optional()?;
     }
     Ok(items)
 }
