@@ -82,7 +82,8 @@ pub(crate) async fn installations(
         }
         comfyui::find_installations(&places)
     });
-    let found = match timeout(SEARCH_LIMIT, search).await {
+    let (found, gpus) = tokio::join!(timeout(SEARCH_LIMIT, search), setup::gpu_choices());
+    let found = match found {
         Ok(found) => found.unwrap_or_default(),
         Err(_) => {
             return Err(ApiError::new(
@@ -95,7 +96,7 @@ pub(crate) async fn installations(
     };
     Ok(Json(Installations {
         installations: found.into_iter().map(InstallationView::from).collect(),
-        gpus: setup::gpu_choices().await,
+        gpus,
     }))
 }
 

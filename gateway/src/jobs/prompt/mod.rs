@@ -1,6 +1,6 @@
-//! The body of `POST /prompt`, the one request whose contents the gateway looks at. It is checked,
-//! not rewritten: what passes reaches ComfyUI byte for byte, and is of a kind that its parser and
-//! ours cannot read differently (UTF-8, no duplicate keys, finite numbers, bounded depth).
+//! The body of `POST /prompt`, the one request whose contents the gateway looks at. Its graph is
+//! checked, not rewritten: what passes reaches ComfyUI byte for byte, and is of a kind that its parser
+//! and ours cannot read differently (UTF-8, no duplicate keys, finite numbers, bounded depth).
 //!
 //! - [`Prompt`] is what passes, [`NodePolicy`] and [`Catalogue`] judge its nodes;
 //! - [`Submission`] is a request in its parts, to be put together again for the engine, `members` the
