@@ -351,6 +351,10 @@ fn installations_are_listed_and_all_of_it_is_for_admins() -> Result<()> {
     let gateway = Gateway::start(Options::default().without_engine())?;
     let found = gateway.admin("GET", "setup/installations", None)?;
     assert!(found.json()["installations"].is_array(), "{}", found.text());
+    let gpus = found.json()["gpus"].to_string();
+    assert!(gpus.contains("\"cpu\""), "{gpus}");
+    // comfy-cli refuses it here.
+    assert!(!gpus.contains("\"mac\""), "{gpus}");
     let shown = gateway.admin("GET", "setup", None)?.json();
     assert_eq!(
         (&shown["has_admin"], &shown["comfyui_dir"]),
