@@ -154,7 +154,7 @@ impl Keeper {
                     Some(engine) if is_alive(engine.status().state) => {
                         engine.start(self.inner.tenant(&id));
                     }
-                    _ => self.inner.put_in_line(id),
+                    _ => drop(self.inner.put_in_line(id)),
                 }
             }
             Order::Stop(id) => {

@@ -34,6 +34,8 @@ use tokio::time::timeout;
 const QUEUE: usize = 256;
 /// A visitor brings an engine back that was given up, but not in the same moment.
 const FAILED_PAUSE: time::Duration = time::Duration::seconds(20);
+/// Waiting jobs bring it back ever more rarely, but at least so often.
+const LONGEST_FAILED_PAUSE: time::Duration = time::Duration::hours(1);
 /// Time for other engines to unload their models before a job starts.
 const UNLOAD_LIMIT: Duration = Duration::from_secs(3);
 /// Name under which the store keeps who has ComfyUI's own directories.
@@ -48,6 +50,8 @@ pub enum Visit {
     Program,
     /// A page that is open already and asks by itself.
     Background,
+    /// A job that waits in the line.
+    Job,
 }
 
 /// Why an engine does not run.
@@ -70,6 +74,34 @@ impl Rest {
             Self::Admin => "An admin has stopped ComfyUI. It starts again when you open it.",
         }
     }
+}
+
+/// Returns true if such a visit starts an engine that was stopped: an open page and a waiting job do not
+/// undo what an admin has done.
+fn brings_back_a_stopped_one(visit: Visit, rest: Option<Rest>) -> bool {
+    match visit {
+        Visit::Person | Visit::Program => true,
+        Visit::Job => rest != Some(Rest::Admin),
+        Visit::Background => matches!(rest, None | Some(Rest::Idle)),
+    }
+}
+
+/// Returns true if such a visit starts an engine that was given up `rests_for` ago. `tries`: starts for
+/// waiting jobs that have failed so far; their pause doubles each time.
+fn brings_back_a_failed_one(visit: Visit, rests_for: time::Duration, tries: u32) -> bool {
+    let pause = match visit {
+        Visit::Background => return false,
+        Visit::Person | Visit::Program => FAILED_PAUSE,
+        Visit::Job => {
+            let factor = 2_i32.saturating_pow(tries.min(16));
+            FAILED_PAUSE
+                .checked_mul(factor)
+                .map_or(LONGEST_FAILED_PAUSE, |pause| {
+                    pause.min(LONGEST_FAILED_PAUSE)
+                })
+        }
+    };
+    rests_for > pause
 }
 
 /// One engine as admins see it.
@@ -116,6 +148,8 @@ struct Inner {
     is_open: AtomicBool,
     line: Mutex<Vec<EngineId>>,
     rests: Mutex<HashMap<EngineId, Rest>>,
+    /// How often waiting jobs have started an engine since it answered last, or somebody came to it.
+    job_starts: Mutex<HashMap<EngineId, u32>>,
     owner: Mutex<Option<UserId>>,
     primary: watch::Sender<EngineStatus>,
     /// Counts the rounds: something may have changed.
@@ -172,6 +206,7 @@ impl Engines {
             is_open: AtomicBool::new(settings.comfyui.autostart),
             line: Mutex::default(),
             rests: Mutex::default(),
+            job_starts: Mutex::default(),
             owner: Mutex::new(owner),
             primary: watch::Sender::new(EngineStatus::stopped("ComfyUI is stopped.")),
             rounds: watch::Sender::new(0),
@@ -234,23 +269,35 @@ impl Engines {
             return;
         }
         let id = self.id_of(user);
-        let is_background = visit == Visit::Background;
         let starts = match self.get(&id).map(|engine| engine.status()) {
             None => true,
             Some(status) => match status.state {
                 EngineState::Stopped | EngineState::Stopping => {
                     let rest = self.inner.rests.lock().get(&id).copied();
-                    !is_background || matches!(rest, None | Some(Rest::Idle))
+                    brings_back_a_stopped_one(visit, rest)
                 }
                 EngineState::Failed => {
-                    !is_background && OffsetDateTime::now_utc() - status.since > FAILED_PAUSE
+                    let tries = self.inner.job_starts.lock().get(&id).copied();
+                    let rests_for = OffsetDateTime::now_utc() - status.since;
+                    brings_back_a_failed_one(visit, rests_for, tries.unwrap_or(0))
                 }
                 EngineState::Starting | EngineState::Ready | EngineState::Crashed => false,
             },
         };
-        if starts {
-            self.inner.put_in_line(id);
+        if starts && self.inner.put_in_line(id.clone()) {
+            let mut tries = self.inner.job_starts.lock();
+            if visit == Visit::Job {
+                let count = tries.entry(id).or_default();
+                *count = count.saturating_add(1);
+            } else {
+                tries.remove(&id);
+            }
         }
+    }
+
+    /// A user's engine answers: its failures before count no more.
+    pub(crate) fn note_ready(&self, user: &UserId) {
+        self.inner.job_starts.lock().remove(&self.id_of(user));
     }
 
     /// Waits until a user's engine answers, at most `limit`; earlier if it will not without
@@ -540,13 +587,16 @@ impl Inner {
         sights
     }
 
-    fn put_in_line(&self, id: EngineId) {
+    /// Returns false if it stands in line already.
+    fn put_in_line(&self, id: EngineId) -> bool {
         let mut line = self.line.lock();
-        if !line.contains(&id) {
+        let is_new = !line.contains(&id);
+        if is_new {
             line.push(id);
             drop(line);
             self.surroundings.wake.notify_one();
         }
+        is_new
     }
 
     fn primary_id(&self) -> Option<EngineId> {
@@ -590,6 +640,49 @@ impl Inner {
                     has_manager: is_admin || !self.surroundings.config.current().manager_admin_only,
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_waiting_job_undoes_no_stop_and_tries_a_broken_engine_ever_more_rarely() {
+        let table = [
+            (Visit::Person, Some(Rest::Admin), true),
+            (Visit::Program, Some(Rest::Admin), true),
+            (Visit::Job, Some(Rest::Admin), false),
+            (Visit::Job, Some(Rest::Idle), true),
+            (Visit::Job, Some(Rest::Room), true),
+            (Visit::Job, None, true),
+            (Visit::Background, Some(Rest::Room), false),
+            (Visit::Background, Some(Rest::Idle), true),
+        ];
+        for (visit, rest, expected) in table {
+            assert_eq!(
+                brings_back_a_stopped_one(visit, rest),
+                expected,
+                "{visit:?} {rest:?}"
+            );
+        }
+        let seconds = time::Duration::seconds;
+        let table = [
+            (Visit::Person, seconds(21), 9, true),
+            (Visit::Background, seconds(9999), 0, false),
+            (Visit::Job, seconds(21), 0, true),
+            (Visit::Job, seconds(21), 1, false),
+            (Visit::Job, seconds(41), 1, true),
+            (Visit::Job, seconds(3599), 30, false),
+            (Visit::Job, seconds(3601), 30, true),
+        ];
+        for (visit, rests_for, tries, expected) in table {
+            assert_eq!(
+                brings_back_a_failed_one(visit, rests_for, tries),
+                expected,
+                "{visit:?} {rests_for} {tries}"
+            );
         }
     }
 }
