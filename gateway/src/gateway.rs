@@ -103,7 +103,7 @@ impl Gateway {
             data.resolve(&started_with.blacklist),
         );
         let reader = Store::open(&data.database())?;
-        let (queue, given_up) = Queue::open(
+        let queue = Queue::open(
             Arc::clone(&store),
             reader,
             &started_with,
@@ -157,7 +157,7 @@ impl Gateway {
             local.clone(),
             stopping.clone(),
         ));
-        tasks.spawn(jobs::run(Arc::clone(&app), given_up));
+        tasks.spawn(jobs::run(Arc::clone(&app)));
         tasks.close();
         for warning in app.warnings() {
             tracing::warn!("{warning}");

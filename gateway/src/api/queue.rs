@@ -349,10 +349,8 @@ pub(crate) async fn cancel(
     Path(id): Path<String>,
 ) -> Done {
     let id = job_id(&id)?;
-    let gone = app.jobs.withdraw(&[id], None);
-    if !gone.is_empty() {
-        app.store.remove_jobs(vec![id]).await?;
-    } else if !app.jobs.interrupt(id, None, Intent::Cancel) {
+    let gone = app.jobs.cancel_waiting(&[id], None).await?;
+    if gone.is_empty() && !app.jobs.interrupt(id, None, Intent::Cancel) {
         return Err(ApiError::not_found());
     }
     note(&app, &context, &admin, &format!("cancel {id}"));

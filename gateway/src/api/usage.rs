@@ -226,6 +226,11 @@ pub(crate) async fn metrics(
         u64::from(app.jobs.hold().is_some()),
     );
     gauge(
+        "events_let_go",
+        "Events of jobs that went on before what they tell was written down.",
+        app.jobs.gate.let_go(),
+    );
+    gauge(
         "connections",
         "Open connections and WebSockets.",
         count(app.connections.len()),

@@ -2,6 +2,7 @@
 
 mod ask;
 mod command_line;
+pub(crate) mod event;
 mod flags;
 mod installation;
 mod manager;

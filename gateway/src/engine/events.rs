@@ -1,8 +1,8 @@
 //! What an engine tells of its queue by itself, over a socket of our own.
 
 use super::client::ClientError;
+use crate::comfyui::event::{self, Event};
 use futures_util::StreamExt as _;
-use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -12,8 +12,6 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 
 /// Time to open the socket.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
-/// Longer texts are not looked at, bytes; a `status` has about a hundred.
-const MAX_STATUS: usize = 64 * 1024;
 
 /// An engine's events, of which only the count of its jobs is read.
 #[derive(Debug)]
@@ -38,13 +36,10 @@ impl Events {
         while let Some(message) = self.0.next().await {
             let message = message.map_err(Box::new)?;
             if let Message::Text(text) = message
-                && text.len() < MAX_STATUS
-                && text.contains("queue_remaining")
-                && let Ok(value) = serde_json::from_str::<Value>(&text)
-                && let Some(count) = value.pointer("/data/status/exec_info/queue_remaining")
-                && let Some(count) = count.as_u64()
+                && event::read(text.as_bytes()) == Some(Event::Status)
+                && let Some(count) = event::remaining(text.as_bytes())
             {
-                return Ok(u32::try_from(count).unwrap_or(u32::MAX));
+                return Ok(count);
             }
         }
         Err(ClientError::Silent)

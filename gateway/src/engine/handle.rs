@@ -5,6 +5,7 @@ use super::activity::Activity;
 use super::attendant::{Attendant, count_jobs};
 use super::client::{self, ClientError};
 use super::devices::Devices;
+use super::event_stream::{self, QueueSignal};
 use super::places::{self, Places};
 use super::prepare::{PreparedLauncher, Sources, Tenant};
 use crate::accounts::UserId;
@@ -91,8 +92,10 @@ pub struct Engine {
     wake: Arc<Notify>,
     prepared_for: Arc<Mutex<Option<(Tenant, Places)>>>,
     catalogue: Arc<ArcSwapOption<Catalogue>>,
+    queue_signal: watch::Receiver<QueueSignal>,
     _task: JoinHandle<()>,
     attendant: JoinHandle<()>,
+    event_stream: JoinHandle<()>,
 }
 
 impl Engine {
@@ -159,6 +162,8 @@ impl Engine {
             wake: Arc::clone(&surroundings.wake),
             catalogue: Arc::clone(&catalogue),
         };
+        let (signal, queue_signal) = watch::channel(QueueSignal::default());
+        let event_stream = tokio::spawn(event_stream::follow(status.clone(), signal));
         Self {
             id,
             commands,
@@ -173,6 +178,8 @@ impl Engine {
             catalogue,
             _task: tokio::spawn(actor.run(received)),
             attendant: tokio::spawn(attendant.run()),
+            queue_signal,
+            event_stream,
         }
     }
 
@@ -257,6 +264,11 @@ impl Engine {
         self.status.clone()
     }
 
+    /// Changes of its queue, as it tells them itself.
+    pub(crate) fn queue_signal(&self) -> watch::Receiver<QueueSignal> {
+        self.queue_signal.clone()
+    }
+
     /// What it printed.
     pub fn log(&self) -> &LogRing {
         &self.log
@@ -322,6 +334,7 @@ impl Engine {
             let _ = finished.await;
         }
         self.attendant.abort();
+        self.event_stream.abort();
         self.log.close().await;
     }
 }

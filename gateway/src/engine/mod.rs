@@ -5,13 +5,14 @@
 //! - [`Engines`] is the registry: who has which engine, started on a visit, stopped when idle;
 //! - `schedule` decides, as a function from what is seen to what is done;
 //! - [`Engine`] is one of them: one task owns it and takes commands;
-//! - `client` asks an engine, `events` hears what it tells by itself;
+//! - `client` asks an engine, `events` hears what it tells by itself, `event_stream` keeps listening;
 //! - `places` says where an engine's files are, `prepare` what is started.
 
 mod activity;
 mod attendant;
 pub(crate) mod client;
 mod devices;
+mod event_stream;
 mod events;
 mod files_of_user;
 mod gpu;
@@ -23,7 +24,7 @@ mod registry;
 mod schedule;
 
 pub(crate) use activity::InUse;
-pub(crate) use events::Events;
+pub(crate) use event_stream::QueueSignal;
 pub use files_of_user::{FilesError, FilesFate};
 pub(crate) use gpu::memory_by_process as gpu_memory_by_process;
 pub use handle::{Engine, EngineId};

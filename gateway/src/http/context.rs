@@ -1,6 +1,7 @@
 //! What every handler may know of a request beyond its bytes.
 
 use super::error::ApiError;
+use super::written::Unflushed;
 use crate::access::Caller;
 use crate::proxy::Pool;
 use axum::extract::FromRequestParts;
@@ -27,6 +28,7 @@ pub struct RequestContext {
     /// Whether the browser speaks HTTPS.
     pub is_https: bool,
     pub(super) worker: Arc<WorkerContext>,
+    pub(super) unflushed: Unflushed,
 }
 
 impl RequestContext {
@@ -37,11 +39,17 @@ impl RequestContext {
             host: Authority::from_static("localhost"),
             is_https: false,
             worker: Arc::default(),
+            unflushed: Unflushed::default(),
         }
     }
 
     pub(crate) fn pool(&self) -> &Arc<Pool> {
         &self.worker.pool
+    }
+
+    /// What waits until the connection of this request is flushed.
+    pub(crate) fn unflushed(&self) -> &Unflushed {
+        &self.unflushed
     }
 
     pub(crate) fn tasks(&self) -> &TaskTracker {

@@ -3,6 +3,7 @@
 use super::context::{RequestContext, WorkerContext};
 use super::error::ApiError;
 use super::pages;
+use super::written::Unflushed;
 use crate::access::{caller_of, check_host, check_origin};
 use crate::app::App;
 use crate::auth::accepts_html;
@@ -28,6 +29,7 @@ pub(super) struct Door {
     pub(super) worker: Arc<WorkerContext>,
     pub(super) peer: SocketAddr,
     pub(super) is_tls: bool,
+    pub(super) unflushed: Unflushed,
 }
 
 impl Door {
@@ -120,6 +122,7 @@ impl Door {
             host,
             is_https,
             worker: Arc::clone(&self.worker),
+            unflushed: self.unflushed.clone(),
         };
         tracing::debug!(method = %request.method(), path = request.uri().path(), address = %context.caller.address, "request");
         let wants_html = accepts_html(request.headers());

@@ -17,6 +17,7 @@ mod router;
 mod server;
 pub mod tls;
 mod trust;
+mod written;
 
 pub use connections::{Connections, Place, Waiting};
 pub use context::RequestContext;
@@ -24,3 +25,4 @@ pub use error::{ApiError, chain};
 pub use pages::file_of_window;
 pub use router::{PUBLIC_PATHS, api_document, router};
 pub use server::{Server, ServerError};
+pub(crate) use written::{Unflushed, drop_when_written};

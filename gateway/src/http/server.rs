@@ -5,6 +5,7 @@ use super::connections::Place;
 use super::context::WorkerContext;
 use super::door::Door;
 use super::pages;
+use super::written::Unflushed;
 use crate::access::ClientIp;
 use crate::app::App;
 use crate::proxy::{CONNECTION_BUFFER, StallGuard};
@@ -414,6 +415,7 @@ impl Worker {
             worker: Arc::clone(&self.context),
             peer: accepted.peer,
             is_tls: false,
+            unflushed: Unflushed::default(),
         };
         let tls = self.app.tls.load_full();
         let stopping = self.stopping.clone();
@@ -478,7 +480,11 @@ async fn serve_http<Stream>(stream: Stream, door: Door, stopping: &CancellationT
 where
     Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let stream = TokioIo::new(StallGuard::new(stream, WRITE_STALL_TIMEOUT));
+    let stream = TokioIo::new(StallGuard::new(
+        stream,
+        WRITE_STALL_TIMEOUT,
+        door.unflushed.clone(),
+    ));
     let service = service_fn(move |request| door.clone().answer(request));
     let mut connection = pin!(
         http_builder()

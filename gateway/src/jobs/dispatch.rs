@@ -1,13 +1,12 @@
 //! The one task that hands jobs out: whenever something changed, it asks the queue for the next
 //! one, and starts engines for jobs that wait for theirs.
 
-use super::queue::{Conditions as _, Intent};
-use super::{conditions, hold, outcome, runner, tidy};
+use super::queue::{Back, Conditions as _, Intent};
+use super::{conditions, hold, runner, tidy};
 use crate::app::App;
 use crate::clock;
 use crate::engine::Visit;
 use crate::http::chain;
-use crate::store::{FinishedJob, JobRow};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -20,10 +19,7 @@ const SLOW_ROUND: Duration = Duration::from_secs(5);
 const TIDY_ROUND: Duration = Duration::from_secs(3600);
 
 /// Runs until the queue stops.
-pub(crate) async fn run(app: Arc<App>, given_up: Vec<JobRow>) {
-    for row in given_up {
-        give_up(&app, row).await;
-    }
+pub(crate) async fn run(app: Arc<App>) {
     let mut engines = app.engines.rounds();
     let mut watch = hold::Watch::new(&app);
     let mut slow_at: Option<Instant> = None;
@@ -35,7 +31,7 @@ pub(crate) async fn run(app: Arc<App>, given_up: Vec<JobRow>) {
         }
         if tidy_at.is_none_or(|at| at.elapsed() >= TIDY_ROUND) {
             tidy_at = Some(Instant::now());
-            app.jobs.tasks.spawn(tidy::tidy(Arc::clone(&app)));
+            app.jobs.spawn(tidy::tidy(Arc::clone(&app)));
         }
         round(&app);
         tokio::select! {
@@ -50,41 +46,20 @@ pub(crate) async fn run(app: Arc<App>, given_up: Vec<JobRow>) {
     }
 }
 
-/// A job that was handed over before this run, too often.
-async fn give_up(app: &App, row: JobRow) {
-    tracing::warn!(job = %row.id, "a job is given up: Sentinel or ComfyUI ended twice while it ran");
-    let id = row.id.to_string();
-    let now = clock::now_ms();
-    let error = outcome::given_up(&id, now);
-    let finished = FinishedJob {
-        id: row.id,
-        user: row.user,
-        handed_at: now,
-        ended_at: now,
-        gpu_ms: 0,
-        waiting_ms: 0,
-        outcome: outcome::failed(&id, &error, now),
-    };
-    if let Err(error) = app
-        .jobs
-        .store
-        .finish_job(finished, clock::local_day())
-        .await
-    {
-        tracing::error!(error = %chain(&error), "a job that was given up cannot be written down");
-    }
-}
-
 fn round(app: &Arc<App>) {
     app.jobs.set_slots(conditions::slots(app));
     while let Some(job) = app.jobs.next(clock::now_ms(), &**app) {
         let Some(engine) = app.engines.get(&job.engine) else {
-            app.jobs.put_back(job.entry.id, job.details.attempts, false);
+            let back = Back {
+                attempts: job.details.attempts,
+                is_posted: job.details.is_posted,
+                is_charged: false,
+            };
+            app.jobs.put_back(job.entry.id, back);
             break;
         };
         app.jobs.tell_count(&job.entry.user);
         app.jobs
-            .tasks
             .spawn(runner::hand_over(Arc::clone(app), engine, job));
     }
     let hold = app.jobs.hold();
@@ -92,8 +67,10 @@ fn round(app: &Arc<App>) {
         if let Some(engine) = app.engines.of(&user) {
             engine.note_waiting(waiting);
         }
-        if app.engine_of(&user).is_none() && app.may_run(&user, hold.as_ref()) {
-            app.engines.visit(&user, Visit::Program);
+        if app.engine_of(&user).is_some() {
+            app.engines.note_ready(&user);
+        } else if app.may_run(&user, hold.as_ref()) {
+            app.engines.visit(&user, Visit::Job);
         }
     }
 }
@@ -115,14 +92,16 @@ async fn look(app: &App, watch: &mut hold::Watch) {
 /// Jobs of accounts that are gone go with them, and those of disabled ones wait.
 async fn follow_accounts(app: &App) {
     let accounts = app.accounts.current();
+    // A file that is damaged or away says nothing of who is gone.
+    if app.accounts.fault().is_some() || accounts.is_empty() {
+        return;
+    }
     for (user, _) in app.jobs.waiting_users() {
         if accounts.get(&user).is_some() {
             continue;
         }
         let own = app.jobs.own_waiting(&user);
-        let gone = app.jobs.withdraw(&own, Some(&user));
-        let ids = gone.iter().map(|entry| entry.id).collect();
-        if let Err(error) = app.jobs.store.remove_jobs(ids).await {
+        if let Err(error) = app.jobs.cancel_waiting(&own, Some(&user)).await {
             tracing::error!(error = %chain(&error), "jobs of a deleted account could not be removed");
         }
     }

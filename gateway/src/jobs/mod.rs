@@ -4,13 +4,15 @@
 //! - `prompt` reads what a client sends, judges it, and puts it together for the engine;
 //! - `order` is the fair order as a data structure, [`Queue`] the line itself, `conditions` what else
 //!   must hold for a job to start;
-//! - `dispatch` is the task that hands jobs out, `runner` stays with each until its `outcome`, and
-//!   `tidy` forgets old ones;
+//! - `dispatch` is the task that hands jobs out, `runner` posts each and stays with it until its
+//!   `outcome` is written down, `event_gate` holds its events back until then, and `tidy` forgets old
+//!   ones;
 //! - `hold` says when jobs are held back, `notify` tells people of those that are done, `sockets`
 //!   tells their open pages.
 
 mod conditions;
 mod dispatch;
+mod event_gate;
 mod hold;
 mod notify;
 mod order;
@@ -23,6 +25,7 @@ mod sockets;
 mod tidy;
 
 pub(crate) use dispatch::{put_back_others, run};
+pub(crate) use event_gate::{EventGate, Passage, RunNumber, Verdict, Wait};
 pub(crate) use hold::{Hold, OwnerHold, QuietHours};
 pub(crate) use notify::{Notifier, NotifyError, Target, TargetError};
 pub(crate) use order::{Entry, JobId, Urgency};
@@ -33,5 +36,5 @@ pub(crate) use prompt::{
 pub(crate) use queue::{
     Admission, Arrival, Conditions, Intent, LimitFault, Queue, Reservation, RoleLimits, Running,
 };
-pub(crate) use runner::watch as watch_job;
+pub(crate) use runner::{Handed, run_new};
 pub(crate) use sockets::{Messages, with_count};

@@ -108,7 +108,8 @@ fn judge(record: Record, outputs_read: &Value, status_read: &Value) -> JobOutcom
     }
 }
 
-fn unreadable() -> JobOutcome {
+/// The record of a job whose own record cannot be read.
+pub(super) fn unreadable() -> JobOutcome {
     JobOutcome {
         state: JobState::Completed,
         started_at: None,
@@ -203,6 +204,16 @@ fn without_outputs(messages: &Value) -> JobOutcome {
         meta: "{}".to_owned(),
     };
     judge(record, &json!({}), &status)
+}
+
+/// The events that a record tells, as ComfyUI sends them.
+pub(super) fn events(outcome: &JobOutcome) -> Vec<Value> {
+    let status: Value = serde_json::from_str(&outcome.status).unwrap_or_default();
+    let messages = status["messages"].as_array().cloned().unwrap_or_default();
+    messages
+        .into_iter()
+        .map(|mut message| json!({ "type": message[0].take(), "data": message[1].take() }))
+        .collect()
 }
 
 /// The record of a job that was interrupted for a reason that its owner shall know.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::{mpsc, watch};
 
 /// Messages that wait for one page; a page that is this far behind misses the next one. Its count
@@ -19,9 +19,17 @@ const QUEUE: usize = 64;
 struct Socket {
     number: u64,
     client_id: Option<String>,
-    messages: mpsc::Sender<Bytes>,
+    messages: mpsc::Sender<Own>,
     /// The count of its user may be another one now.
     count: watch::Sender<()>,
+}
+
+/// A message of our own.
+#[derive(Clone, Debug)]
+enum Own {
+    Text(Bytes),
+    /// The count, as it is when this is told.
+    Count,
 }
 
 /// All open pages.
@@ -37,23 +45,43 @@ pub(crate) struct OpenSocket {
     by_user: Arc<Mutex<HashMap<UserId, Vec<Socket>>>>,
     user: UserId,
     number: u64,
-    told: Arc<AtomicUsize>,
+    told: Arc<Told>,
 }
 
 impl OpenSocket {
-    /// The page is told a count by its engine's own message.
-    pub(crate) fn note_count(&self, remaining: usize) {
-        self.told.store(remaining, Ordering::Relaxed);
+    /// The page is told a count by its engine's own message. Returns false if a message of ours has told
+    /// the same count since the engine's last one and so stands in its place.
+    pub(crate) fn note_count(&self, remaining: usize) -> bool {
+        let is_same = self.told.count.swap(remaining, Ordering::Relaxed) == remaining;
+        let is_ours = self.told.is_ours.swap(false, Ordering::Relaxed);
+        !(is_same && is_ours)
+    }
+}
+
+/// The count that a page was told last; a page asks for its whole queue at each message.
+#[derive(Debug)]
+struct Told {
+    count: AtomicUsize,
+    /// By a message of ours.
+    is_ours: AtomicBool,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self {
+            count: AtomicUsize::new(usize::MAX),
+            is_ours: AtomicBool::new(false),
+        }
     }
 }
 
 /// What is to be told to an open page.
 pub(crate) struct Messages {
-    texts: mpsc::Receiver<Bytes>,
+    own: mpsc::Receiver<Own>,
     count: watch::Receiver<()>,
-    /// The count it was told last; a page asks for its whole queue at each message.
-    told: Arc<AtomicUsize>,
+    told: Arc<Told>,
     remaining: Box<dyn Fn() -> usize + Send + Sync>,
+    is_count_closed: bool,
 }
 
 impl Messages {
@@ -62,12 +90,16 @@ impl Messages {
         loop {
             tokio::select! {
                 biased;
-                text = self.texts.recv() => return text,
-                changed = self.count.changed() => {
+                own = self.own.recv() => match own {
+                    Some(own) => if let Some(text) = self.text_of(own) {
+                        return Some(text);
+                    },
+                    None => return None,
+                },
+                changed = self.count.changed(), if !self.is_count_closed => {
                     if changed.is_err() {
-                        return self.texts.recv().await;
-                    }
-                    if let Some(status) = self.new_count() {
+                        self.is_count_closed = true;
+                    } else if let Some(status) = self.new_count() {
                         return Some(status);
                     }
                 }
@@ -77,8 +109,10 @@ impl Messages {
 
     /// The next one, if there is one now.
     pub(crate) fn ready(&mut self) -> Option<Bytes> {
-        if let Ok(text) = self.texts.try_recv() {
-            return Some(text);
+        while let Ok(own) = self.own.try_recv() {
+            if let Some(text) = self.text_of(own) {
+                return Some(text);
+            }
         }
         if !self.count.has_changed().unwrap_or(false) {
             return None;
@@ -87,11 +121,22 @@ impl Messages {
         self.new_count()
     }
 
+    fn text_of(&self, own: Own) -> Option<Bytes> {
+        match own {
+            Own::Text(text) => Some(text),
+            Own::Count => self.new_count(),
+        }
+    }
+
     /// `status`, as ComfyUI sends it to every page whenever its queue changes.
     fn new_count(&self) -> Option<Bytes> {
         let remaining = (self.remaining)();
-        let told = self.told.swap(remaining, Ordering::Relaxed);
-        (told != remaining).then(|| status_message(remaining).to_string().into())
+        let told = self.told.count.swap(remaining, Ordering::Relaxed);
+        if told == remaining {
+            return None;
+        }
+        self.told.is_ours.store(true, Ordering::Relaxed);
+        Some(status_message(remaining).to_string().into())
     }
 }
 
@@ -109,10 +154,10 @@ impl Sockets {
         client_id: Option<String>,
         remaining: impl Fn() -> usize + Send + Sync + 'static,
     ) -> (OpenSocket, Messages) {
-        let (messages, texts) = mpsc::channel(QUEUE);
+        let (messages, own) = mpsc::channel(QUEUE);
         let (count, count_changes) = watch::channel(());
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let told = Arc::new(AtomicUsize::new(usize::MAX));
+        let told = Arc::new(Told::default());
         let socket = Socket {
             number,
             client_id,
@@ -131,10 +176,11 @@ impl Sockets {
             told: Arc::clone(&told),
         };
         let messages = Messages {
-            texts,
+            own,
             count: count_changes,
             told,
             remaining: Box::new(remaining),
+            is_count_closed: false,
         };
         (open, messages)
     }
@@ -149,14 +195,20 @@ impl Sockets {
 
     /// Tells the page that has queued a job, or all of its owner if it has no page of its own.
     pub(super) fn tell(&self, user: &UserId, client_id: Option<&str>, message: &Value) {
+        let text = Own::Text(Bytes::from(message.to_string()));
+        self.send(user, client_id, &text);
+    }
+
+    /// The same pages are told the count in the order of their messages.
+    pub(super) fn tell_count(&self, user: &UserId, client_id: Option<&str>) {
+        self.send(user, client_id, &Own::Count);
+    }
+
+    fn send(&self, user: &UserId, client_id: Option<&str>, own: &Own) {
         let by_user = self.by_user.lock();
-        let Some(sockets) = by_user.get(user) else {
-            return;
-        };
-        let text = Bytes::from(message.to_string());
-        for socket in sockets {
+        for socket in by_user.get(user).into_iter().flatten() {
             if client_id.is_none() || socket.client_id.as_deref() == client_id {
-                let _ = socket.messages.try_send(text.clone());
+                let _ = socket.messages.try_send(own.clone());
             }
         }
     }
@@ -187,14 +239,23 @@ pub(crate) fn with_count(message: &[u8], remaining: usize) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 impl Messages {
-    /// Texts alone, without a count.
-    pub(crate) fn of_texts(texts: mpsc::Receiver<Bytes>) -> Self {
+    /// Texts that are told one by one.
+    pub(crate) fn of_channel() -> (impl Fn(&'static [u8]), Self) {
+        let (sender, own) = mpsc::channel(QUEUE);
+        let tell = move |text| {
+            let _ = sender.try_send(Own::Text(Bytes::from_static(text)));
+        };
+        (tell, Self::of(own))
+    }
+
+    fn of(own: mpsc::Receiver<Own>) -> Self {
         let (_, count) = watch::channel(());
         Self {
-            texts,
+            own,
             count,
             told: Arc::default(),
             remaining: Box::new(|| 0),
+            is_count_closed: false,
         }
     }
 }
@@ -244,9 +305,14 @@ mod tests {
         sockets.count_may_differ(&anna);
         assert!(second.ready().is_none(), "the same count is not told again");
         count.store(4, Ordering::Relaxed);
-        two.note_count(4);
+        assert!(two.note_count(4));
         sockets.count_may_differ(&anna);
         assert!(second.ready().is_none(), "its engine has told it");
+        count.store(5, Ordering::Relaxed);
+        sockets.count_may_differ(&anna);
+        assert_eq!(count_of(&second.ready().unwrap()), Some(5));
+        assert!(!two.note_count(5), "ours stands for its engine's");
+        assert!(two.note_count(5), "but for one only");
         drop(two);
         assert_eq!(sockets.by_user.lock()[&anna].len(), 1);
     }

@@ -1,6 +1,7 @@
 //! Idle time-outs: a transfer may take hours, but not stand still.
 
 use crate::engine::InUse;
+use crate::http::Unflushed;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::error::Error;
@@ -101,13 +102,16 @@ where
 pub(crate) struct StallGuard<Inner> {
     inner: Inner,
     timer: StallTimer,
+    unflushed: Unflushed,
 }
 
 impl<Inner> StallGuard<Inner> {
-    pub(crate) fn new(inner: Inner, limit: Duration) -> Self {
+    /// `unflushed` hears when all that was written has left, and when the stream is gone.
+    pub(crate) fn new(inner: Inner, limit: Duration, unflushed: Unflushed) -> Self {
         Self {
             inner,
             timer: StallTimer::new(limit),
+            unflushed,
         }
     }
 
@@ -120,6 +124,12 @@ impl<Inner> StallGuard<Inner> {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => polled,
         }
+    }
+}
+
+impl<Inner> Drop for StallGuard<Inner> {
+    fn drop(&mut self) {
+        self.unflushed.close();
     }
 }
 
@@ -158,6 +168,9 @@ impl<Inner: AsyncWrite + Unpin> AsyncWrite for StallGuard<Inner> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.inner).poll_flush(context);
+        if matches!(polled, Poll::Ready(Ok(()))) {
+            self.unflushed.flushed();
+        }
         self.guard(polled, context)
     }
 

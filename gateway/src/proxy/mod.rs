@@ -20,9 +20,10 @@ pub(crate) use pool::{CONNECTION_BUFFER, Pool};
 
 use crate::app::App;
 use crate::auth::{SessionKind, SignedIn};
+use crate::comfyui::event::{self, End, Event};
 use crate::engine::{Engine, EngineId, Visit};
 use crate::http::{ApiError, RequestContext, chain, pages};
-use crate::jobs::with_count;
+use crate::jobs::{Passage, RunNumber, Verdict, with_count};
 use crate::store::{AuditEvent, StoreError};
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -358,20 +359,39 @@ fn feed(way: &Way<'_>, target: &Engine, page_name: Option<String>) -> frames::Fe
         move || app.jobs.remaining(&user)
     };
     let (open, messages) = way.app.jobs.sockets.open(&user, page_name, remaining);
-    let status = {
-        let (app, user) = (Arc::clone(way.app), user.clone());
+    let gate = Arc::clone(&way.app.jobs.gate);
+    let judge = {
+        let (app, user, gate) = (Arc::clone(way.app), user.clone(), Arc::clone(&gate));
         // Forgotten with the socket.
         let open = open;
-        move |message: &[u8]| {
-            let remaining = app.jobs.remaining(&user);
-            open.note_count(remaining);
-            with_count(message, remaining)
+        let mut begun: Option<(String, RunNumber)> = None;
+        move |text: &[u8], is_whole: bool| match event::read(text) {
+            Some(Event::Status) if is_whole => {
+                let remaining = app.jobs.remaining(&user);
+                Passage::Now(match with_count(text, remaining) {
+                    Some(changed) if open.note_count(remaining) => Verdict::Replace(changed.into()),
+                    Some(_) => Verdict::LeaveOut,
+                    None => Verdict::Pass,
+                })
+            }
+            Some(Event::Start(id)) => {
+                let (passage, number) = gate.start(id);
+                begun = number.map(|number| (id.to_owned(), number));
+                passage
+            }
+            Some(Event::End(id, end)) => {
+                let begun = begun.as_ref().filter(|(begun, _)| begun == id);
+                let number = begun.map(|(_, number)| *number);
+                gate.end(id, number, end == End::Interrupted)
+            }
+            _ => Passage::Now(Verdict::Pass),
         }
     };
     let is_shared = *target.id() == EngineId::Shared;
     let app = Arc::clone(way.app);
     frames::Feed {
-        status: Arc::new(status),
+        judge: Box::new(judge),
+        gate,
         hears_text: Arc::new(move || !is_shared || app.jobs.only_runner().as_ref() == Some(&user)),
         messages,
     }

@@ -1,43 +1,41 @@
-//! `POST /prompt`: read once and checked. While the GPU is free it goes straight to the engine, whose
-//! answer comes back; else it is written down and waits its turn in the gateway.
+//! `POST /prompt`: read once, checked, and handed to the queue. While the GPU is free the job is posted at
+//! once and the engine's answer comes back; else it is written down and waits its turn in the gateway.
 
-use super::{Failure, ProxyError, Way, exchange, refused};
+use super::{Failure, Way, refused};
 use crate::app::App;
 use crate::auth::SignedIn;
 use crate::clock;
 use crate::engine::{Engine, EngineId};
-use crate::http::{ApiError, RequestContext, chain};
+use crate::http::{ApiError, chain, drop_when_written};
 use crate::jobs::{
-    Accepted, Admission, Arrival, Entry, JobId, LimitFault, MAX_PROMPT, NodePolicy, Prompt,
-    PromptFault, Reservation, Running, Submission, number_text, watch_job,
+    Accepted, Admission, Arrival, Entry, Handed, JobId, LimitFault, MAX_PROMPT, NodePolicy, Prompt,
+    PromptFault, Reservation, Running, Submission, number_text, run_new,
 };
-use crate::store::{AuditEvent, JobRow, JobState, NewJob, StoreError};
+use crate::store::{AuditEvent, JobRow, JobState, NewJob, StoreCause, StoreError};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use http::request::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Value, json};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 /// Time for a client to send its prompt.
 const SEND_LIMIT: Duration = Duration::from_secs(60);
 /// Prompts longer than this are read on a thread of their own, so that nobody else waits.
 const LONG: usize = 256 * 1024;
-/// From the client's answer until the job is looked after: that takes a processor which a client on
-/// the same machine needs to read its answer.
-const AFTER_ANSWER: Duration = Duration::from_millis(2);
-/// Longest answer of an engine to a prompt it took, bytes.
-const MAX_ANSWER: usize = 4 * 1024 * 1024;
+/// Looks for a job of the same id that is just being written down.
+const SAME_ID_LOOKS: u32 = 20;
+/// Between two of these looks.
+const SAME_ID_PAUSE: Duration = Duration::from_millis(50);
 
-/// Passes a prompt on, lets it wait, or refuses it in ComfyUI's form.
+/// Hands a prompt over, lets it wait, or refuses it in ComfyUI's form.
 pub(super) async fn pass(
     way: &Way<'_>,
     engine: &Arc<Engine>,
@@ -47,7 +45,6 @@ pub(super) async fn pass(
     check_encoding(&parts.headers)?;
     let bytes = read(body).await?;
     let prompt = check(way, &bytes).await?;
-    let address = engine.address().ok_or_else(gone)?;
     let mut submission = Submission::new(&bytes, &prompt)
         .map_err(|error| in_comfyui_form(PromptFault::Json(error.to_string()).body()))?;
     if *engine.id() == EngineId::Shared {
@@ -57,8 +54,12 @@ pub(super) async fn pass(
     }
     let wanted = submission.wanted_id.as_deref().and_then(JobId::parse);
     let id = match wanted {
-        Some(id) if !way.app.store.knows_job(id).await.unwrap_or(true) => id,
-        _ => JobId::generate(),
+        None => JobId::generate(),
+        Some(id) => match same_job(way, id, &submission).await? {
+            Same::Nobody => id,
+            Same::Foreign => JobId::generate(),
+            Same::Own(response) => return Ok(response),
+        },
     };
     let created_at = clock::now_ms();
     let user = &way.signed_in.account.id;
@@ -76,23 +77,28 @@ pub(super) async fn pass(
         engine.id(),
         &**way.app,
     );
-    match admission.map_err(over_limit)? {
-        Admission::Now(job) => {
-            let passing = Passing {
-                app: Arc::clone(way.app),
-                context: way.context.clone(),
-                signed_in: way.signed_in.clone(),
-                engine: Arc::clone(engine),
-                address,
-                job: *job,
-            };
-            let passed = see_through(way.app, passing.pass(parts, submission));
+    match admission {
+        Ok(Admission::Now(job)) => {
+            let (number, handed) = hand_over(way.app, engine, *job, &submission);
             // What was read is forgotten while the engine looks at it.
-            tokio::task::yield_now().await;
+            drop(submission);
             drop(prompt);
-            passed.await
+            match handed.await {
+                Ok(Handed::Taken {
+                    node_errors,
+                    ticket,
+                }) => {
+                    let answer = taken(id, number, &node_errors);
+                    Ok(drop_when_written(answer, ticket, way.context.unflushed()))
+                }
+                Ok(Handed::Refused(status, reasons)) => Err(Failure::Refused(Box::new(
+                    (status, Json(reasons)).into_response(),
+                ))),
+                Ok(Handed::NotWritten(error)) => Err(not_written(&error)),
+                Err(_) => Err(interrupted()),
+            }
         }
-        Admission::Later(reservation) => {
+        Ok(Admission::Later(reservation)) => {
             // What ComfyUI would refuse does not get into the line.
             let accepted = match engine.catalogue() {
                 Some(catalogue) => catalogue
@@ -101,20 +107,47 @@ pub(super) async fn pass(
                 None => Accepted::unchecked(),
             };
             let waiting = wait(Arc::clone(way.app), submission, accepted, *reservation);
-            see_through(way.app, waiting).await
+            // What is written down must be in the line, also when the client is gone.
+            let waiting = way.app.jobs.spawn(waiting);
+            waiting.await.map_err(|_| interrupted())?
         }
+        Err(LimitFault::SameId) => {
+            // The first of them is just being written down.
+            for _ in 0..SAME_ID_LOOKS {
+                sleep(SAME_ID_PAUSE).await;
+                if let Same::Own(response) = same_job(way, id, &submission).await? {
+                    return Ok(response);
+                }
+            }
+            Err(same_id(id))
+        }
+        Err(fault) => Err(over_limit(fault)),
     }
 }
 
-/// Goes on when the client is gone: what is written down, or was taken by an engine, must be known to
-/// the queue. It begins at once; the future returned waits for its end.
-fn see_through(
-    app: &App,
-    work: impl Future<Output = Result<Response, Failure>> + Send + 'static,
-) -> impl Future<Output = Result<Response, Failure>> {
-    let stopping = app.jobs.stopping.clone();
-    let work = app.jobs.spawn(stopping.run_until_cancelled_owned(work));
-    async { work.await.ok().flatten().ok_or_else(gone)? }
+/// Gives a job to its own task, which writes it down, posts it and stays with it until its end. Returns
+/// its number and where the answer comes from.
+fn hand_over(
+    app: &Arc<App>,
+    engine: &Arc<Engine>,
+    job: Running,
+    submission: &Submission,
+) -> (f64, oneshot::Receiver<Handed>) {
+    let created_at = job.details.created_at;
+    let new = NewJob {
+        row: JobRow {
+            state: JobState::Running,
+            attempts: 1,
+            ..row(&job.entry, submission, created_at)
+        },
+        texts: submission.texts(created_at, &[]),
+    };
+    let body = submission.body(job.entry.id, &new.texts);
+    let number = job.entry.number;
+    let (answer, handed) = oneshot::channel();
+    let run = run_new(Arc::clone(app), Arc::clone(engine), job, new, body, answer);
+    drop(app.jobs.spawn(run));
+    (number, handed)
 }
 
 /// The prompt is written down before it is in the line.
@@ -136,133 +169,48 @@ async fn wait(
     Ok(taken(entry.id, entry.number, &accepted.node_errors))
 }
 
-/// A prompt for a free engine, with all that it needs on its way.
-struct Passing {
-    app: Arc<App>,
-    context: RequestContext,
-    signed_in: SignedIn,
-    engine: Arc<Engine>,
-    address: SocketAddr,
-    job: Running,
+/// Whose job has an id already.
+enum Same {
+    Nobody,
+    Foreign,
+    /// The answer that the first prompt of this id got.
+    Own(Response),
 }
 
-impl Passing {
-    /// Goes to the engine while it is written down; the engine's answer comes back when both is done.
-    async fn pass(self, mut parts: Parts, submission: Submission) -> Result<Response, Failure> {
-        let Self {
-            app,
-            context,
-            signed_in,
-            engine,
-            address,
-            job,
-        } = self;
-        let id = job.entry.id;
-        let started = Started {
-            app: &app,
-            id,
-            is_kept: false,
-        };
-        let created_at = job.details.created_at;
-        let new = NewJob {
-            row: JobRow {
-                state: JobState::Running,
-                attempts: 1,
-                ..row(&job.entry, &submission, created_at)
-            },
-            texts: submission.texts(created_at, &[]),
-        };
-        let body = submission.body(id, &new.texts);
-        drop(submission);
-        let length = HeaderValue::from(body.len());
-        parts.headers.insert(CONTENT_LENGTH, length);
-        let request = Request::from_parts(parts, Body::from(body));
-        let way = Way {
-            app: &app,
-            context: &context,
-            signed_in: &signed_in,
-        };
-        let passed = async {
-            app.engines.make_room_for(&engine).await;
-            exchange(&way, &engine, address, request).await
-        };
-        let written = async {
-            // The prompt leaves first: the database's thread would take its processor.
-            tokio::task::yield_now().await;
-            app.store.add_running_job(new).await
-        };
-        let (written, answer) = tokio::join!(written, passed);
-        engine.prompt_was_passed();
-        let answer = match (written, answer) {
-            (Ok(()), Ok(answer)) if answer.status().is_success() => answer,
-            (Ok(()), other) => {
-                engine.job_has_ended();
-                forget(&app, id).await;
-                return Ok(other?);
-            }
-            (Err(error), answer) => {
-                if answer.is_ok_and(|answer| answer.status().is_success()) {
-                    engine.end_job(address, &id.to_string()).await;
-                }
-                return Err(not_written(&error));
-            }
-        };
-        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect();
-        let answer = body.await.map(|collected| collected.to_bytes());
-        let number = job.entry.number;
-        started.keep();
-        app.jobs.tell_count(&job.entry.user);
-        let handed_at = job.handed_at;
-        let watching = watch_job(Arc::clone(&app), engine, address, job, 1);
-        let watched = async {
-            sleep(AFTER_ANSWER).await;
-            watching.await;
-        };
-        let store = Arc::clone(&app.store);
-        let secured = async move {
-            if let Err(error) = store.secure_job(id, handed_at).await {
-                tracing::warn!(error = %chain(&error), "a power cut would lose a running job");
-            }
-        };
-        drop(app.jobs.spawn(async move {
-            // The client's answer leaves first.
-            tokio::task::yield_now().await;
-            tokio::join!(secured, watched);
-        }));
-        let answer: Value = answer
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .unwrap_or_default();
-        let node_errors = answer.get("node_errors");
-        Ok(taken(id, number, node_errors.unwrap_or(&json!({}))))
+/// A client that lost its answer sends its prompt again: it gets the answer it would have got. Another
+/// prompt under the same id is refused.
+async fn same_job(way: &Way<'_>, id: JobId, submission: &Submission) -> Result<Same, Failure> {
+    let known = way.app.store.job_of_id(id).await;
+    let Some(known) = known.map_err(|error| not_written(&error))? else {
+        return Ok(Same::Nobody);
+    };
+    if known.user != way.signed_in.account.id {
+        return Ok(Same::Foreign);
+    }
+    let texts = submission.texts(0, &[]);
+    if texts.prompt == known.prompt && texts.rest == known.rest {
+        Ok(Same::Own(taken(id, known.number, &json!({}))))
+    } else {
+        Err(same_id(id))
     }
 }
 
-/// A job that counts as running; unless it is kept, the GPU is free again when this is dropped.
-struct Started<'app> {
-    app: &'app App,
-    id: JobId,
-    is_kept: bool,
-}
-
-impl Started<'_> {
-    fn keep(mut self) {
-        self.is_kept = true;
-    }
-}
-
-impl Drop for Started<'_> {
-    fn drop(&mut self) {
-        if !self.is_kept {
-            self.app.jobs.refused(self.id);
-        }
-    }
-}
-
-async fn forget(app: &App, id: JobId) {
-    if let Err(error) = app.store.remove_jobs(vec![id]).await {
-        tracing::warn!(error = %chain(&error), "a refused job could not be forgotten");
-    }
+fn same_id(id: JobId) -> Failure {
+    Failure::Refused(Box::new(
+        (
+            StatusCode::CONFLICT,
+            Json(json!({
+                "error": {
+                    "type": "prompt_id_in_use",
+                    "message": "Another job has this prompt_id. Send the prompt without one, or with a new one.",
+                    "details": id.to_string(),
+                    "extra_info": {},
+                },
+                "node_errors": {},
+            })),
+        )
+            .into_response(),
+    ))
 }
 
 /// A job that waits.
@@ -276,6 +224,7 @@ fn row(entry: &Entry, submission: &Submission, created_at: i64) -> JobRow {
         state: JobState::Waiting,
         attempts: 0,
         created_at,
+        handed_at: None,
         client_id: submission.client_id.clone(),
         workflow_id: submission.workflow_id.clone(),
         model: entry.model,
@@ -293,7 +242,7 @@ fn over_limit(fault: LimitFault) -> Failure {
     let (code, limit) = match fault {
         LimitFault::JobsWaiting(_) => ("jobs_waiting", "jobs_waiting"),
         LimitFault::GpuMinutes(_) => ("gpu_minutes", "gpu_minutes_a_day"),
-        LimitFault::Full => ("queue_full", "queue"),
+        LimitFault::Full | LimitFault::SameId => ("queue_full", "queue"),
     };
     let mut error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, code, fault.to_string())
         .with("limit", limit)
@@ -307,21 +256,48 @@ fn over_limit(fault: LimitFault) -> Failure {
     Failure::Refused(Box::new(error.into_response()))
 }
 
-/// A full disk takes no new job and loses none of the old.
+/// A database that refuses takes no new job and loses none of the old.
 fn not_written(error: &StoreError) -> Failure {
     tracing::error!(error = %chain(error), "a job could not be written down and was refused");
-    Failure::Refused(Box::new(
-        ApiError::new(
+    let (status, code, message) = match error.cause() {
+        StoreCause::Full => (
+            StatusCode::INSUFFICIENT_STORAGE,
+            "disk_full",
+            "The disk of the server is full, so the job was not taken.",
+        ),
+        StoreCause::Busy => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "database_busy",
+            "Another program holds Sentinel's database, so the job was not taken. Please try again.",
+        ),
+        StoreCause::Conflict => (
+            StatusCode::CONFLICT,
+            "prompt_id_in_use",
+            "Another job has this prompt_id.",
+        ),
+        StoreCause::Damaged | StoreCause::Disk | StoreCause::Fault => (
             StatusCode::INSUFFICIENT_STORAGE,
             "not_written",
-            "The job could not be written down, so it was not taken. Is the disk of the server full?",
+            "The server could not write the job down, so it was not taken.",
+        ),
+    };
+    let mut error = ApiError::new(status, code, message);
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        error = error.retry_after(5);
+    }
+    Failure::Refused(Box::new(error.into_response()))
+}
+
+/// Sentinel stops, or its own code broke.
+fn interrupted() -> Failure {
+    Failure::Refused(Box::new(
+        ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "interrupted",
+            "Sentinel stopped while it took this job. Look into the queue before you send it again.",
         )
         .into_response(),
     ))
-}
-
-fn gone() -> Failure {
-    Failure::Proxy(ProxyError::Silent)
 }
 
 /// ComfyUI undoes compression and obeys the charset; what it would read then is not what was
@@ -381,7 +357,7 @@ async fn check<'body>(way: &Way<'_>, bytes: &'body Bytes) -> Result<Prompt<'body
         let bytes = bytes.clone();
         tokio::task::spawn_blocking(move || Prompt::parse(&bytes).map(Prompt::into_owned))
             .await
-            .map_err(|_| gone())?
+            .map_err(|_| interrupted())?
     } else {
         Prompt::parse(bytes)
     };

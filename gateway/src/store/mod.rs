@@ -14,7 +14,7 @@ pub use devices::Device;
 pub use invites::Invite;
 pub(crate) use jobs::{
     FinishedJob, FinishedOutputs, JobOutcome, JobRow, JobState, JobSummary, JobTexts, NewJob,
-    Ordering as JobOrdering, Selection as JobSelection,
+    Ordering as JobOrdering, PutBack, Selection as JobSelection,
 };
 pub use sessions::SessionRow;
 pub(crate) use usage::{NotificationTarget, UsageRow};
@@ -146,6 +146,57 @@ pub enum StoreError {
     /// The thread could not be started.
     #[error("cannot start the database thread")]
     Thread(#[from] std::io::Error),
+}
+
+/// What keeps the database from doing its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreCause {
+    /// The disk is full.
+    Full,
+    /// Another program holds the database, or too much work waits.
+    Busy,
+    /// The row contradicts another one.
+    Conflict,
+    /// The file is damaged.
+    Damaged,
+    /// The disk or the file system refuses.
+    Disk,
+    /// The work itself is faulty: another try ends alike.
+    Fault,
+}
+
+impl StoreError {
+    /// The cause.
+    pub(crate) fn cause(&self) -> StoreCause {
+        use rusqlite::ErrorCode;
+        let Self::Sqlite(error) = self else {
+            return match self {
+                Self::Unavailable => StoreCause::Busy,
+                _ => StoreCause::Disk,
+            };
+        };
+        match error
+            .sqlite_error()
+            .map(|error| (error.code, error.extended_code))
+        {
+            Some((ErrorCode::DiskFull, _)) => StoreCause::Full,
+            Some((ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked, _)) => StoreCause::Busy,
+            Some((
+                ErrorCode::ConstraintViolation,
+                rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE
+                | rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY,
+            )) => StoreCause::Conflict,
+            Some((ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase, _)) => StoreCause::Damaged,
+            Some((
+                ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::ReadOnly
+                | ErrorCode::PermissionDenied,
+                _,
+            )) => StoreCause::Disk,
+            _ => StoreCause::Fault,
+        }
+    }
 }
 
 type Work = Box<dyn FnOnce(&mut Connection) + Send>;

@@ -27,6 +27,9 @@ pub(crate) struct NotificationTarget {
     pub(crate) failures_only: bool,
 }
 
+/// Sums stay below this, milliseconds: a sum beyond 2^63 could not be written.
+const MOST: i64 = 1 << 52;
+
 pub(super) fn count(
     transaction: &Transaction<'_>,
     day: &str,
@@ -35,14 +38,15 @@ pub(super) fn count(
     transaction
         .execute(
             "INSERT INTO usage (day, user_id, gpu_ms, jobs, failed, waiting_ms) VALUES (?1, ?2, ?3, 1, ?4, ?5)
-             ON CONFLICT (day, user_id) DO UPDATE SET gpu_ms = gpu_ms + excluded.gpu_ms, jobs = jobs + 1,
-                failed = failed + excluded.failed, waiting_ms = waiting_ms + excluded.waiting_ms",
+             ON CONFLICT (day, user_id) DO UPDATE SET gpu_ms = min(gpu_ms, ?6 - excluded.gpu_ms) + excluded.gpu_ms, jobs = jobs + 1,
+                failed = failed + excluded.failed, waiting_ms = min(waiting_ms, ?6 - excluded.waiting_ms) + excluded.waiting_ms",
             params![
                 day,
                 job.user.as_str(),
-                job.gpu_ms,
+                job.gpu_ms.clamp(0, MOST),
                 i64::from(job.outcome.state == JobState::Failed),
-                job.waiting_ms
+                job.waiting_ms.clamp(0, MOST),
+                MOST,
             ],
         )
         .map(|_| ())

@@ -83,7 +83,7 @@ fn a_database_that_cannot_write_refuses_new_jobs_and_loses_none() -> Result<()> 
         "/prompt",
         &json!({"prompt": slow(0.05, "x")}),
     )?;
-    ensure_not_written(&refused)?;
+    ensure_not_written(&refused, 503, "database_busy")?;
     drop(lock);
     until(&gateway, &alice, &running, "completed")?;
     until(&gateway, &alice, &waiting, "completed")?;
@@ -135,7 +135,7 @@ fn a_full_disk_refuses_new_jobs_with_a_clear_error_and_loses_none() -> Result<()
     let mut large = slow(0.05, "x");
     large["1"]["_meta"] = json!({ "title": "t".repeat(200_000) });
     let refused = post(&gateway, &alice, "/prompt", &json!({ "prompt": large }))?;
-    ensure_not_written(&refused)?;
+    ensure_not_written(&refused, 507, "disk_full")?;
     drop(file);
     std::fs::remove_file(&filler)?;
     until(&gateway, &alice, &running, "completed")?;
@@ -148,10 +148,10 @@ fn a_full_disk_refuses_new_jobs_with_a_clear_error_and_loses_none() -> Result<()
     Ok(())
 }
 
-fn ensure_not_written(refused: &Answer) -> Result<()> {
-    let (status, text) = (refused.status, refused.text());
-    ensure!(status == 507, "{status}: {text}");
-    ensure!(refused.json()["code"] == "not_written", "{text}");
+fn ensure_not_written(refused: &Answer, status: u16, code: &str) -> Result<()> {
+    let text = refused.text();
+    ensure!(refused.status == status, "{}: {text}", refused.status);
+    ensure!(refused.json()["code"] == code, "{text}");
     Ok(())
 }
 
@@ -163,12 +163,12 @@ fn lock_database(gateway: &Gateway) -> Result<rusqlite::Connection> {
 }
 
 #[test]
-fn a_job_that_a_free_engine_took_and_nobody_wrote_down_is_taken_back() -> Result<()> {
+fn a_job_that_cannot_be_written_down_reaches_no_engine() -> Result<()> {
     let (gateway, alice, _) = with_two(separate())?;
     let lock = lock_database(&gateway)?;
     let body = json!({ "prompt": slow(25.0, "not written") });
     let refused = post(&gateway, &alice, "/prompt", &body)?;
-    ensure_not_written(&refused)?;
+    ensure_not_written(&refused, 503, "database_busy")?;
     drop(lock);
     ensure!(count(&gateway, &alice, "")? == 0);
     // Behind the other it would end much later.

@@ -33,6 +33,8 @@ pub(crate) struct Details {
     pub(crate) client_id: Option<String>,
     /// Times it was handed over.
     pub(crate) attempts: u32,
+    /// An engine may know it from an earlier time.
+    pub(crate) is_posted: bool,
     pub(crate) secrets: Secrets,
 }
 
@@ -49,6 +51,17 @@ pub(crate) struct Running {
     pub(crate) intent: Option<Intent>,
     /// Wakes whoever watches it.
     pub(crate) nudge: Arc<Notify>,
+}
+
+/// How a running job goes back into the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Back {
+    /// Times it was handed over.
+    pub(crate) attempts: u32,
+    /// An engine may know it.
+    pub(crate) is_posted: bool,
+    /// Its time on the GPU counts.
+    pub(crate) is_charged: bool,
 }
 
 /// Why a running job is ended by hand.

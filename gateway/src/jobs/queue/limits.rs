@@ -67,6 +67,9 @@ pub(crate) enum LimitFault {
     /// Own GPU time of the day.
     #[error("You have used up your GPU time for today ({0} min). It begins anew at midnight.")]
     GpuMinutes(u32),
+    /// A job of the same id is on its way.
+    #[error("A job of this prompt_id is on its way already.")]
+    SameId,
     /// The gateway as a whole.
     #[error("Too many jobs are waiting. Please try again later.")]
     Full,
@@ -89,9 +92,9 @@ impl DayUse {
         }
     }
 
-    /// A new day begins everybody's time anew.
+    /// A later day begins everybody's time anew; a clock that goes back hands no time out twice.
     pub(super) fn turn_to(&mut self, day: &str) {
-        if self.day != day {
+        if *self.day < *day {
             day.clone_into(&mut self.day);
             self.used.clear();
         }
@@ -160,6 +163,8 @@ mod tests {
         day.add(&anna, 7);
         day.turn_to("2026-01-31");
         assert_eq!((day.of(&anna), day.of(&bert)), (12, 0));
+        day.turn_to("2026-01-30");
+        assert_eq!(day.of(&anna), 12, "the clock went back");
         day.turn_to("2026-02-01");
         assert_eq!(day.of(&anna), 0);
     }

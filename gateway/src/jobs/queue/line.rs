@@ -4,7 +4,7 @@
 //! a job that is taken away from an engine goes back to its old place.
 
 use super::forecast::{Averages, Forecast, Snapshot};
-use super::job::{Arrival, Details, Intent, Recent, Running};
+use super::job::{Arrival, Back, Details, Intent, Recent, Running};
 use super::limits::{DayUse, LimitFault};
 use super::reservation::{Reservation, Reservations};
 use super::{Admission, Conditions, milliseconds};
@@ -19,6 +19,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
+/// First pause before another try with an engine that cannot be reached; it doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Jobs that may wait in all.
 const MAX_WAITING: usize = 50_000;
 /// Forecasts are made anew after so long.
@@ -27,6 +31,13 @@ const FORECAST_LIFE: Duration = Duration::from_secs(1);
 const MAX_RECENT: usize = 200;
 /// Finished jobs of one user that are told.
 const MAX_RECENT_OF_ONE: usize = 20;
+
+/// An engine that could not be reached.
+#[derive(Debug)]
+struct Unreachable {
+    until: Instant,
+    pause: Duration,
+}
 
 #[derive(Debug)]
 pub(super) struct Line {
@@ -48,6 +59,8 @@ pub(super) struct Line {
     today: DayUse,
     /// The newest last.
     recent: VecDeque<Recent>,
+    /// Engines that could not be reached, and when the next try is due.
+    unreachable: HashMap<EngineId, Unreachable>,
     forecast: Option<(Instant, Forecast)>,
 }
 
@@ -68,6 +81,7 @@ impl Line {
             loaded: None,
             today,
             recent: VecDeque::new(),
+            unreachable: HashMap::new(),
             forecast: None,
         }
     }
@@ -78,6 +92,7 @@ impl Line {
             created_at: row.created_at,
             client_id: row.client_id,
             attempts: row.attempts,
+            is_posted: row.state == JobState::Running || row.handed_at.is_some(),
             secrets: Secrets::default(),
         };
         let entry = Entry {
@@ -98,6 +113,9 @@ impl Line {
         engine: &EngineId,
         conditions: &impl Conditions,
     ) -> Result<Admission, LimitFault> {
+        if self.is_known(arrival.id) {
+            return Err(LimitFault::SameId);
+        }
         self.check(&arrival.user, conditions)?;
         let created_at = arrival.created_at;
         let (entry, details) = self.place(arrival);
@@ -107,6 +125,7 @@ impl Line {
             && self.reserved.total() == 0
             && conditions.may_run(&entry.user, self.hold.as_ref())
             && !busy.contains(engine)
+            && !self.is_unreachable(engine)
             && !conditions.is_full(engine, &busy);
         if !is_free {
             let reservation = self.reserved.reserve(entry, details);
@@ -116,6 +135,34 @@ impl Line {
         self.wait(entry, details);
         let running = self.begin(id, engine, created_at).ok_or(LimitFault::Full)?;
         Ok(Admission::Now(Box::new(running)))
+    }
+
+    /// Returns true if a job of this id is on its way, waits or runs.
+    fn is_known(&self, id: JobId) -> bool {
+        self.running.contains_key(&id)
+            || self.details.contains_key(&id)
+            || self.reserved.contains(id)
+    }
+
+    fn is_unreachable(&self, engine: &EngineId) -> bool {
+        self.unreachable
+            .get(engine)
+            .is_some_and(|known| Instant::now() < known.until)
+    }
+
+    /// See [`super::Queue::engine_unreachable`].
+    pub(super) fn engine_unreachable(&mut self, engine: &EngineId) -> Duration {
+        let known = self.unreachable.get(engine);
+        let pause = known.map_or(FIRST_PAUSE, |known| (known.pause * 2).min(LONGEST_PAUSE));
+        let until = Instant::now() + pause;
+        self.unreachable
+            .insert(engine.clone(), Unreachable { until, pause });
+        pause
+    }
+
+    /// See [`super::Queue::engine_reached`].
+    pub(super) fn engine_reached(&mut self, engine: &EngineId) {
+        self.unreachable.remove(engine);
     }
 
     /// Whether one more job of a user is taken.
@@ -153,6 +200,7 @@ impl Line {
             created_at: arrival.created_at,
             client_id: arrival.client_id,
             attempts: 0,
+            is_posted: false,
             secrets: arrival.secrets,
         };
         (entry, details)
@@ -182,7 +230,9 @@ impl Line {
                     .check_day(self.today.of(user))
                     .is_ok()
                 && conditions.engine_of(user).is_some_and(|engine| {
-                    !busy.contains(&engine) && !conditions.is_full(&engine, &busy)
+                    !busy.contains(&engine)
+                        && !self.is_unreachable(&engine)
+                        && !conditions.is_full(&engine, &busy)
                 })
         };
         let expected = |entry: &Entry| self.averages.expected(&entry.user);
@@ -230,11 +280,17 @@ impl Line {
     }
 
     /// See [`super::Queue::put_back`].
-    pub(super) fn put_back(&mut self, id: JobId, attempts: u32, is_charged: bool) {
-        let Some(running) = self.running.remove(&id) else {
-            return;
+    pub(super) fn put_back(&mut self, id: JobId, back: Back) -> bool {
+        let Some(running) = self.running.get(&id) else {
+            return true;
         };
-        let used_ms = if is_charged {
+        if running.intent == Some(Intent::Cancel) {
+            return false;
+        }
+        let Some(running) = self.running.remove(&id) else {
+            return true;
+        };
+        let used_ms = if back.is_charged {
             milliseconds(running.since.elapsed())
         } else {
             0
@@ -242,10 +298,12 @@ impl Line {
         self.fair
             .ended(&running.entry.user, running.expected_ms, used_ms);
         let details = Details {
-            attempts,
+            attempts: back.attempts,
+            is_posted: back.is_posted,
             ..running.details
         };
         self.wait(running.entry, details);
+        true
     }
 
     /// See [`super::Queue::finished`].

@@ -16,29 +16,36 @@ mod reservation;
 mod tests;
 
 pub(crate) use forecast::Forecast;
-pub(crate) use job::{Arrival, Details, Intent, Recent, Running};
+pub(crate) use job::{Arrival, Back, Details, Intent, Recent, Running};
 pub(crate) use limits::{LimitFault, RoleLimits};
 pub(crate) use reservation::Reservation;
 
+use super::event_gate::EventGate;
 use super::hold::{Hold, OwnerHold};
 use super::order::{Entry, JobId, Urgency};
 use super::sockets::Sockets;
 use crate::accounts::UserId;
 use crate::config::Config;
 use crate::engine::EngineId;
-use crate::store::{JobRow, JobState, Store, StoreError};
+use crate::store::{Store, StoreError};
+use bytes::Bytes;
 use limits::DayUse;
 use line::Line;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// A job that was handed over so often without an end is given up.
 pub(super) const MAX_ATTEMPTS: u32 = 2;
+
+/// Time for the tasks of jobs to end when the gateway stops.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the line needs to know of everything else. It is asked while the line is locked, so that
 /// the answers must come at once and must not ask the line.
@@ -74,8 +81,12 @@ pub(crate) struct Queue {
     pub(super) look: Notify,
     /// Jobs are looked after by tasks of this.
     pub(super) tasks: TaskTracker,
+    /// Where those tasks live: a worker's runtime ends before the queue does.
+    runtime: Handle,
     pub(crate) stopping: CancellationToken,
     pub(crate) sockets: Sockets,
+    /// Holds events back until what they tell is written down.
+    pub(crate) gate: Arc<EventGate>,
     owner_hold: Mutex<Option<OwnerHold>>,
     pub(super) store: Arc<Store>,
     /// A connection of its own for long reads, so that nobody's sign-in waits for them.
@@ -83,22 +94,17 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// Takes up what an earlier run left. Jobs that were running wait again, but for those that are
-    /// returned: they ran too often without an end.
+    /// Takes up what an earlier run left. Needs the tokio runtime that lives as long as the gateway.
     pub(crate) fn open(
         store: Arc<Store>,
         reader: Store,
         config: &Config,
         day: String,
-    ) -> Result<(Self, Vec<JobRow>), StoreError> {
+    ) -> Result<Self, StoreError> {
         let today = DayUse::new(day.clone(), store.gpu_time_on(day)?);
         let numbers = store.last_numbers()?.into_iter().collect();
         let mut line = Line::new(store.last_job()? + 1, numbers, today);
-        let (given_up, waiting): (Vec<JobRow>, Vec<JobRow>) = store
-            .unfinished_jobs()?
-            .into_iter()
-            .partition(|row| row.state == JobState::Running && row.attempts >= MAX_ATTEMPTS);
-        for row in waiting {
+        for row in store.unfinished_jobs()? {
             line.take_up(row);
         }
         let queue = Self {
@@ -106,14 +112,16 @@ impl Queue {
             wake: Notify::new(),
             look: Notify::new(),
             tasks: TaskTracker::new(),
+            runtime: Handle::current(),
             stopping: CancellationToken::new(),
             sockets: Sockets::default(),
+            gate: Arc::default(),
             owner_hold: Mutex::new(OwnerHold::read(&store)),
             store,
             reader,
         };
         queue.follow(config);
-        Ok((queue, given_up))
+        Ok(queue)
     }
 
     /// Brings changed settings into force.
@@ -128,15 +136,20 @@ impl Queue {
     pub(crate) async fn stop(&self) {
         self.stopping.cancel();
         self.tasks.close();
-        self.tasks.wait().await;
+        if timeout(STOP_LIMIT, self.tasks.wait()).await.is_err() {
+            tracing::warn!(
+                tasks = self.tasks.len(),
+                "jobs were still looked after when Sentinel had to stop"
+            );
+        }
     }
 
-    /// Looks after a job until it ends.
+    /// Runs a task that must outlive the request it comes from.
     pub(crate) fn spawn<Output: Send + 'static>(
         &self,
-        job: impl Future<Output = Output> + Send + 'static,
+        task: impl Future<Output = Output> + Send + 'static,
     ) -> JoinHandle<Output> {
-        self.tasks.spawn(job)
+        self.tasks.spawn_on(task, &self.runtime)
     }
 
     /// Tells how a new job goes on, and keeps its place. `engine`: free for it if it has no job.
@@ -146,7 +159,12 @@ impl Queue {
         engine: &EngineId,
         conditions: &impl Conditions,
     ) -> Result<Admission, LimitFault> {
-        self.line.lock().admit(arrival, engine, conditions)
+        let mut line = self.line.lock();
+        let admission = line.admit(arrival, engine, conditions);
+        if let Ok(Admission::Now(job)) = &admission {
+            self.gate.begin(job.entry.id, &job.nudge, false);
+        }
+        admission
     }
 
     /// A job that has to wait is written down: it takes its place.
@@ -158,30 +176,55 @@ impl Queue {
 
     /// The next job to run, if one can; it counts as running from now on.
     pub(super) fn next(&self, now_ms: i64, conditions: &impl Conditions) -> Option<Running> {
-        self.line.lock().next(now_ms, conditions)
+        let mut line = self.line.lock();
+        let next = line.next(now_ms, conditions)?;
+        self.gate.begin(next.entry.id, &next.nudge, true);
+        Some(next)
     }
 
     /// A job that was to run does not: the engine refused it, or it could not be written down.
     pub(crate) fn refused(&self, id: JobId) {
         let user = self.line.lock().refused(id);
+        self.gate.forget(id);
         if let Some(user) = user {
             self.tell_count(&user);
         }
         self.wake.notify_one();
     }
 
-    /// A running job goes back to its place in the line. `is_charged`: its time on the GPU counts.
-    pub(super) fn put_back(&self, id: JobId, attempts: u32, is_charged: bool) {
-        self.line.lock().put_back(id, attempts, is_charged);
+    /// A running job goes back to its place in the line. Returns false if somebody has cancelled it
+    /// meanwhile: then it stays, and has to be ended.
+    pub(super) fn put_back(&self, id: JobId, back: Back) -> bool {
+        let mut line = self.line.lock();
+        let goes_back = line.put_back(id, back);
+        if goes_back {
+            // Under the lock: the next run must not begin before.
+            self.gate.put_back(id);
+        }
+        drop(line);
+        self.wake.notify_one();
+        goes_back
+    }
+
+    /// A running job has ended and is written down. `gpu_ms` counts for `day`; `instead` is what pages
+    /// are told in place of its interruption.
+    pub(super) fn finished(&self, job: Recent, gpu_ms: u64, day: &str, instead: Option<Bytes>) {
+        let (id, user) = (job.id, job.user.clone());
+        self.line.lock().finished(job, gpu_ms, day);
+        // Whoever waits for the end finds the new count.
+        self.gate.settled(id, instead);
+        self.tell_count(&user);
         self.wake.notify_one();
     }
 
-    /// A running job has ended and is written down. `gpu_ms` counts for `day`.
-    pub(super) fn finished(&self, job: Recent, gpu_ms: u64, day: &str) {
-        let user = job.user.clone();
-        self.line.lock().finished(job, gpu_ms, day);
-        self.tell_count(&user);
-        self.wake.notify_one();
+    /// An engine could not be reached: no job goes to it for a while. Returns how long.
+    pub(super) fn engine_unreachable(&self, engine: &EngineId) -> Duration {
+        self.line.lock().engine_unreachable(engine)
+    }
+
+    /// An engine has answered.
+    pub(super) fn engine_reached(&self, engine: &EngineId) {
+        self.line.lock().engine_reached(engine);
     }
 
     /// Asks for the end of a running job; `false` if it does not run, or not for this user.
@@ -189,16 +232,45 @@ impl Queue {
         self.line.lock().interrupt(id, user, intent)
     }
 
-    /// Takes waiting jobs out of the line: those of `ids` that belong to `user`, or any user's.
-    /// What is returned must be removed from the store.
-    pub(crate) fn withdraw(&self, ids: &[JobId], user: Option<&UserId>) -> Vec<Entry> {
+    /// Those of `ids` that wait and belong to `user`, or any user's.
+    pub(crate) fn withdrawable(&self, ids: &[JobId], user: Option<&UserId>) -> Vec<JobId> {
+        let line = self.line.lock();
+        let is_meant = |id: &JobId| {
+            line.waiting_job(*id)
+                .is_some_and(|(entry, _)| user.is_none_or(|user| entry.user == *user))
+        };
+        ids.iter().copied().filter(is_meant).collect()
+    }
+
+    /// Takes waiting jobs out of the store and then out of the line: those of `ids` that belong to
+    /// `user`, or any user's. Returns those that are gone for good; a job that begins to run meanwhile is
+    /// none of them.
+    pub(crate) async fn cancel_waiting(
+        &self,
+        ids: &[JobId],
+        user: Option<&UserId>,
+    ) -> Result<Vec<JobId>, StoreError> {
+        let meant = self.withdrawable(ids, user);
+        if meant.is_empty() {
+            return Ok(Vec::new());
+        }
+        let removed = self.store.remove_waiting_jobs(meant).await?;
+        self.withdraw(&removed, user);
+        Ok(removed)
+    }
+
+    /// Takes waiting jobs out of the line: those of `ids` that belong to `user`, or any user's. They must
+    /// be gone from the store.
+    fn withdraw(&self, ids: &[JobId], user: Option<&UserId>) {
         let gone = self.line.lock().withdraw(ids, user);
+        for entry in &gone {
+            self.gate.forget(entry.id);
+        }
         let mut users: Vec<&UserId> = gone.iter().map(|entry| &entry.user).collect();
         users.dedup();
         for user in users {
             self.tell_count(user);
         }
-        gone
     }
 
     /// An admin moves a waiting job.

@@ -1,27 +1,43 @@
-//! Places in the line for jobs that are being written down: they count as waiting already.
+//! Places in the line for jobs that are being written down: they count as waiting already, and their
+//! ids are taken.
 
 use super::job::Details;
 use crate::accounts::UserId;
-use crate::jobs::order::Entry;
+use crate::jobs::order::{Entry, JobId};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// How many places are reserved, by user.
+/// The places that are reserved.
+#[derive(Debug, Default)]
+struct Places {
+    /// How many, by user.
+    by_user: HashMap<UserId, usize>,
+    ids: HashSet<JobId>,
+}
+
+/// The places that are reserved.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Reservations(Arc<Mutex<HashMap<UserId, usize>>>);
+pub(super) struct Reservations(Arc<Mutex<Places>>);
 
 impl Reservations {
     pub(super) fn of(&self, user: &UserId) -> usize {
-        self.0.lock().get(user).copied().unwrap_or(0)
+        self.0.lock().by_user.get(user).copied().unwrap_or(0)
     }
 
     pub(super) fn total(&self) -> usize {
-        self.0.lock().values().sum()
+        self.0.lock().ids.len()
+    }
+
+    pub(super) fn contains(&self, id: JobId) -> bool {
+        self.0.lock().ids.contains(&id)
     }
 
     pub(super) fn reserve(&self, entry: Entry, details: Details) -> Reservation {
-        *self.0.lock().entry(entry.user.clone()).or_default() += 1;
+        let mut places = self.0.lock();
+        *places.by_user.entry(entry.user.clone()).or_default() += 1;
+        places.ids.insert(entry.id);
+        drop(places);
         Reservation {
             all: self.clone(),
             entry,
@@ -40,11 +56,12 @@ pub(crate) struct Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let mut reserved = self.all.0.lock();
-        if let Some(count) = reserved.get_mut(&self.entry.user) {
+        let mut places = self.all.0.lock();
+        places.ids.remove(&self.entry.id);
+        if let Some(count) = places.by_user.get_mut(&self.entry.user) {
             *count -= 1;
             if *count == 0 {
-                reserved.remove(&self.entry.user);
+                places.by_user.remove(&self.entry.user);
             }
         }
     }

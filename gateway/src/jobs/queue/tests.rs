@@ -192,7 +192,12 @@ fn a_job_that_is_put_back_is_the_next_again() {
     let mut line = line();
     let first = runs(admit(&mut line, &anna, &house));
     let second = enqueue(&mut line, &anna, &house);
-    line.put_back(first, 1, true);
+    let back = Back {
+        attempts: 1,
+        is_posted: true,
+        is_charged: true,
+    };
+    assert!(line.put_back(first, back));
     assert_eq!(line.own_waiting(&anna), [first, second]);
     house.is_ready.set(false);
     assert!(line.next(6, &house).is_none(), "its engine is gone");
@@ -216,4 +221,58 @@ fn only_the_owner_of_a_job_or_an_admin_ends_it() {
     assert_eq!(intent, Some(Intent::Cancel), "whoever wants it gone wins");
     assert_eq!(line.withdraw(&[waiting], None).len(), 1);
     assert_eq!(line.waiting_of(&anna), 0);
+}
+
+#[test]
+fn a_job_that_is_cancelled_while_it_is_put_back_does_not_go_back() {
+    let (anna, house) = (user("anna"), House::new());
+    let mut line = line();
+    let id = runs(admit(&mut line, &anna, &house));
+    assert!(line.interrupt(id, Some(&anna), Intent::Cancel));
+    let back = Back {
+        attempts: 0,
+        is_posted: false,
+        is_charged: false,
+    };
+    assert!(!line.put_back(id, back));
+    assert_eq!((line.running_of(&anna), line.waiting_of(&anna)), (1, 0));
+}
+
+#[test]
+fn an_id_is_taken_once() {
+    let (anna, bert, house) = (user("anna"), user("bert"), House::new());
+    let mut line = line();
+    let running = arrival(&anna);
+    let same = |id, user: &UserId| Arrival {
+        id,
+        ..arrival(user)
+    };
+    let id = running.id;
+    runs(line.admit(running, &engine(&anna), &house));
+    assert_eq!(
+        line.admit(same(id, &bert), &engine(&bert), &house)
+            .unwrap_err(),
+        LimitFault::SameId
+    );
+    let reservation = waits(admit(&mut line, &bert, &house));
+    let id = reservation.entry.id;
+    let again = line.admit(same(id, &bert), &engine(&bert), &house);
+    assert_eq!(again.unwrap_err(), LimitFault::SameId);
+    drop(reservation);
+    waits(line.admit(same(id, &bert), &engine(&bert), &house));
+}
+
+#[test]
+fn an_engine_that_cannot_be_reached_gets_no_job_for_a_while_and_others_do() {
+    let (anna, bert, house) = (user("anna"), user("bert"), House::new());
+    let mut line = line();
+    line.set_slots(2);
+    let pauses = (0..7).map(|_| line.engine_unreachable(&engine(&anna)).as_secs());
+    assert_eq!(pauses.collect::<Vec<_>>(), [1, 2, 4, 8, 16, 30, 30]);
+    let waiting = enqueue(&mut line, &anna, &house);
+    let others = enqueue(&mut line, &bert, &house);
+    assert_eq!(line.next(6, &house).unwrap().entry.id, others);
+    assert!(line.next(6, &house).is_none());
+    line.engine_reached(&engine(&anna));
+    assert_eq!(line.next(6, &house).unwrap().entry.id, waiting);
 }

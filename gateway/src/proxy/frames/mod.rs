@@ -1,6 +1,7 @@
 //! WebSocket messages on their way from an engine to a browser (RFC 6455): passed on byte for byte,
-//! but for ComfyUI's `status`, whose count is the user's own, and progress texts of other people's
-//! jobs. Messages of our own are put in between, never into the middle of another.
+//! but for ComfyUI's `status`, whose count is the user's own, the beginning and the end of jobs, which
+//! wait until the gateway's record shows them, and progress texts of other people's jobs. Messages of
+//! our own are put in between, never into the middle of another.
 //!
 //! - `wire` reads and writes single frames, `rewrite` decides what of the stream goes on;
 //! - [`carry`] moves the bytes.
@@ -10,7 +11,7 @@ mod rewrite;
 mod tests;
 mod wire;
 
-use crate::jobs::Messages;
+use crate::jobs::{EventGate, Messages, Passage};
 use rewrite::Rewriter;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,15 +27,17 @@ const SEND_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// written together with what is around them.
 const DIRECT: usize = 16 * 1024;
 
-/// Replaces a message of an engine; `None` leaves it as it is.
-type Replace = Arc<dyn Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync>;
+/// Decides on an event of an engine by its text, or by its beginning when the second is `false`.
+type Judge = Box<dyn FnMut(&[u8], bool) -> Passage + Send>;
 /// Decides while messages pass.
 type Decide = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// What is done to the messages of one socket.
 pub(super) struct Feed {
-    /// Changes a `status`.
-    pub(super) status: Replace,
+    /// Judges ComfyUI's own events.
+    pub(super) judge: Judge,
+    /// Knows when events that wait may pass.
+    pub(super) gate: Arc<EventGate>,
     /// Whether progress texts are for this socket.
     pub(super) hears_text: Decide,
     /// Messages of our own, texts.
@@ -48,11 +51,12 @@ pub(super) async fn carry(
     feed: Feed,
 ) -> std::io::Result<()> {
     let Feed {
-        status,
+        judge,
+        gate,
         hears_text,
         mut messages,
     } = feed;
-    let mut rewriter = Rewriter::new(status, hears_text);
+    let mut rewriter = Rewriter::new(judge, hears_text);
     let mut buffer = vec![0; BUFFER];
     let mut out = Vec::new();
     let mut is_open = true;
@@ -79,6 +83,17 @@ pub(super) async fn carry(
                         rewriter.take(rest, &mut out)
                     };
                     rest = &rest[taken..];
+                    if let Some(wait) = rewriter.held() {
+                        // What came before is not late for it, and nothing is read meanwhile.
+                        if !out.is_empty() {
+                            send(client, &out).await?;
+                            out.clear();
+                        }
+                        let verdict = gate.wait(wait).await;
+                        rewriter.release(&verdict, &mut out);
+                        // The engine's own `status` comes next; ours would stand in its place.
+                        continue;
+                    }
                     if rewriter.is_between() {
                         while let Some(message) = messages.ready() {
                             write_text(&message, &mut out);

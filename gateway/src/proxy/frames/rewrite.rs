@@ -1,12 +1,20 @@
 //! What of an engine's stream goes on to the browser, and in which words.
 
 use super::wire::{BINARY, CLOSE, CONTINUATION, Header, TEXT, write_text};
-use super::{Decide, Replace};
+use super::{Decide, Judge};
+use crate::comfyui::event;
+use crate::jobs::{Passage, Verdict, Wait};
 
-/// Longest message that is looked at, bytes; a `status` has about a hundred.
+/// Longest text that is looked at as a whole, bytes; a `status` has about a hundred.
 const MAX_LOOKED_AT: usize = 4096;
-/// How ComfyUI's `status` begins, as Python writes it and as others do.
-const STATUS: [&[u8]; 2] = [b"{\"type\": \"status\"", b"{\"type\":\"status\""];
+/// How the texts begin that are looked at: `status`, `execution_…` and `executing`, as Python writes
+/// them and as others do.
+const JUDGED: [&[u8]; 4] = [
+    b"{\"type\": \"status\"",
+    b"{\"type\":\"status\"",
+    b"{\"type\": \"execut",
+    b"{\"type\":\"execut",
+];
 /// First bytes of a binary message with a progress text, which names no job (comfyui-api.md 4).
 pub(super) const PROGRESS_TEXT: [u8; 4] = [0, 0, 0, 3];
 
@@ -20,6 +28,8 @@ enum Place {
     Passed(u64),
     /// In a frame that is left out, so many bytes before its end.
     LeftOut(u64),
+    /// At the beginning of a message that waits, and everything after it.
+    Held(Beginning, Wait),
     /// Not understood, or closed: everything passes, and nothing is put in between any more.
     Untouched,
 }
@@ -43,17 +53,17 @@ pub(super) struct Rewriter {
     is_fragmented: bool,
     /// The message with the frames at hand is left out.
     is_left_out: bool,
-    status: Replace,
+    judge: Judge,
     hears_text: Decide,
 }
 
 impl Rewriter {
-    pub(super) fn new(status: Replace, hears_text: Decide) -> Self {
+    pub(super) fn new(judge: Judge, hears_text: Decide) -> Self {
         Self {
             place: Place::Header(Header::default()),
             is_fragmented: false,
             is_left_out: false,
-            status,
+            judge,
             hears_text,
         }
     }
@@ -61,6 +71,28 @@ impl Rewriter {
     /// Whether a message of our own may be put here.
     pub(super) fn is_between(&self) -> bool {
         !self.is_fragmented && matches!(&self.place, Place::Header(header) if header.is_empty())
+    }
+
+    /// What the next message waits for, if it waits. [`Rewriter::release`] must follow; until then no
+    /// bytes are taken.
+    pub(super) fn held(&mut self) -> Option<Wait> {
+        match std::mem::replace(&mut self.place, Place::Untouched) {
+            Place::Held(beginning, wait) => {
+                self.place = Place::Looked(beginning);
+                Some(wait)
+            }
+            place => {
+                self.place = place;
+                None
+            }
+        }
+    }
+
+    /// The message that waited goes on, or does not.
+    pub(super) fn release(&mut self, verdict: &Verdict, out: &mut Vec<u8>) {
+        if let Place::Looked(beginning) = std::mem::replace(&mut self.place, Place::Untouched) {
+            self.carry_out(&beginning, verdict, out);
+        }
     }
 
     /// The bytes that may go on just as they are.
@@ -100,6 +132,7 @@ impl Rewriter {
                 }
                 taken.len()
             }
+            Place::Held(..) => 0,
             Place::Looked(beginning) => {
                 let missing = beginning.wanted - beginning.payload.len();
                 let missing = missing.min(bytes.len());
@@ -160,37 +193,53 @@ impl Rewriter {
 
     /// Enough of a message is there to decide.
     fn look(&mut self, out: &mut Vec<u8>) {
-        let Place::Looked(Beginning {
-            header,
-            payload,
-            length,
-            ..
-        }) = std::mem::replace(&mut self.place, Place::Untouched)
-        else {
+        let Place::Looked(beginning) = std::mem::replace(&mut self.place, Place::Untouched) else {
             return;
         };
-        let left = length - length_of(&payload);
-        if header.opcode() == TEXT
-            && left == 0
-            && STATUS.iter().any(|start| payload.starts_with(start))
-            && let Some(changed) = (self.status)(&payload)
-        {
-            write_text(&changed, out);
-            self.place = Place::Header(Header::default());
+        let payload = beginning.payload.as_slice();
+        let opcode = beginning.header.opcode();
+        if opcode == TEXT && JUDGED.iter().any(|start| payload.starts_with(start)) {
+            let is_whole = beginning.left() == 0;
+            match (self.judge)(payload, is_whole) {
+                Passage::Now(verdict) => self.carry_out(&beginning, &verdict, out),
+                Passage::Wait(wait) => self.place = Place::Held(beginning, wait),
+            }
             return;
         }
         // The first part may be too short to tell; then rather nothing is heard.
-        let is_progress_text = header.opcode() == BINARY
+        let is_progress_text = opcode == BINARY
             && (payload == PROGRESS_TEXT
-                || (self.is_fragmented && PROGRESS_TEXT.starts_with(&payload)));
-        if is_progress_text && !(self.hears_text)() {
+                || (self.is_fragmented && PROGRESS_TEXT.starts_with(payload)));
+        let verdict = if is_progress_text && !(self.hears_text)() {
             self.is_left_out = self.is_fragmented;
-            self.place = in_frame(Place::LeftOut, left);
-            return;
+            Verdict::LeaveOut
+        } else {
+            Verdict::Pass
+        };
+        self.carry_out(&beginning, &verdict, out);
+    }
+
+    fn carry_out(&mut self, beginning: &Beginning, verdict: &Verdict, out: &mut Vec<u8>) {
+        let left = beginning.left();
+        match verdict {
+            Verdict::Pass => {
+                out.extend_from_slice(beginning.header.bytes());
+                out.extend_from_slice(&beginning.payload);
+                self.place = in_frame(Place::Passed, left);
+            }
+            Verdict::LeaveOut => self.place = in_frame(Place::LeftOut, left),
+            Verdict::Replace(text) => {
+                write_text(text, out);
+                self.place = in_frame(Place::LeftOut, left);
+            }
         }
-        out.extend_from_slice(header.bytes());
-        out.extend_from_slice(&payload);
-        self.place = in_frame(Place::Passed, left);
+    }
+}
+
+impl Beginning {
+    /// Bytes of the frame behind what has arrived.
+    fn left(&self) -> u64 {
+        self.length - length_of(&self.payload)
     }
 }
 
@@ -199,8 +248,9 @@ fn enough(header: &Header) -> usize {
     let length = usize::try_from(header.payload()).unwrap_or(usize::MAX);
     match header.opcode() {
         TEXT if header.is_last() && length <= MAX_LOOKED_AT => length,
+        TEXT if header.is_last() => event::ENOUGH,
         BINARY => length.min(PROGRESS_TEXT.len()),
-        // A text in parts, a long one, or more of a message that was decided on.
+        // A text in parts, or more of a message that was decided on.
         _ => 0,
     }
 }

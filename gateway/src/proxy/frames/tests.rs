@@ -3,10 +3,11 @@
 use super::rewrite::{PROGRESS_TEXT, Rewriter};
 use super::wire::{BINARY, CLOSE, CONTINUATION, FIN, MASKED, PING, PONG, TEXT, write_text};
 use super::*;
+use crate::comfyui::event;
+use crate::jobs::Verdict;
 use bytes::Bytes;
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use proptest::prelude::*;
-use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -18,11 +19,23 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// Replaces each `status`.
+fn changes_status(text: &[u8], is_whole: bool) -> Passage {
+    let is_status = matches!(event::read(text), Some(event::Event::Status));
+    Passage::Now(if is_status && is_whole {
+        Verdict::Replace(Bytes::from_static(b"{\"changed\":1}"))
+    } else {
+        Verdict::Pass
+    })
+}
+
 fn rewriter(hears_text: bool) -> Rewriter {
-    Rewriter::new(
-        Arc::new(|_| Some(b"{\"changed\":1}".to_vec())),
-        Arc::new(move || hears_text),
-    )
+    Rewriter::new(Box::new(changes_status), Arc::new(move || hears_text))
+}
+
+/// Lets all events pass.
+fn passes_all(_: &[u8], _: bool) -> Passage {
+    Passage::Now(Verdict::Pass)
 }
 
 fn run(rewriter: &mut Rewriter, pieces: &[&[u8]]) -> Vec<u8> {
@@ -262,11 +275,12 @@ proptest! {
 async fn messages_go_between_those_of_the_engine_and_large_ones_pass_whole() {
     let (mut engine, mut engine_side) = tokio::io::duplex(64 * 1024);
     let (mut client_side, mut client) = tokio::io::duplex(64 * 1024);
-    let (sender, messages) = mpsc::channel(4);
+    let (tell, messages) = Messages::of_channel();
     let feed = Feed {
-        status: Arc::new(|_| None),
+        judge: Box::new(passes_all),
+        gate: Arc::default(),
         hears_text: Arc::new(|| true),
-        messages: Messages::of_texts(messages),
+        messages,
     };
     let carried =
         tokio::spawn(async move { carry(&mut engine_side, &mut client_side, feed).await });
@@ -275,7 +289,7 @@ async fn messages_go_between_those_of_the_engine_and_large_ones_pass_whole() {
     let mut read = vec![0; half.len()];
     client.read_exact(&mut read).await.unwrap();
     assert_eq!(read, half);
-    sender.send(Bytes::from_static(b"ours")).await.unwrap();
+    tell(b"ours");
     let rest = frame(FIN, b"whole");
     engine.write_all(&rest).await.unwrap();
     let expected = [rest, frame(FIN | TEXT, b"ours")].concat();
@@ -283,7 +297,7 @@ async fn messages_go_between_those_of_the_engine_and_large_ones_pass_whole() {
     client.read_exact(&mut read).await.unwrap();
     assert_eq!(read, expected);
     // Also while the engine is silent.
-    sender.send(Bytes::from_static(b"more")).await.unwrap();
+    tell(b"more");
     let expected = frame(FIN | TEXT, b"more");
     let mut read = vec![0; expected.len()];
     client.read_exact(&mut read).await.unwrap();
@@ -337,11 +351,12 @@ async fn a_browser_and_an_engine_talk_through_it() {
     let (client_side, client) = tokio::io::duplex(64 * 1024);
     let mut engine = WebSocketStream::from_raw_socket(engine, Role::Server, None).await;
     let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
-    let (sender, messages) = mpsc::channel(4);
+    let (tell, messages) = Messages::of_channel();
     let feed = Feed {
-        status: Arc::new(|_| Some(b"{\"changed\":1}".to_vec())),
+        judge: Box::new(changes_status),
+        gate: Arc::default(),
         hears_text: Arc::new(|| false),
-        messages: Messages::of_texts(messages),
+        messages,
     };
     let carried = tokio::spawn(async move {
         let (mut from_engine, mut to_engine) = tokio::io::split(engine_side);
@@ -378,7 +393,7 @@ async fn a_browser_and_an_engine_talk_through_it() {
     assert_eq!(next().await, Message::text("{\"changed\":1}"));
     assert_eq!(next().await, picture(1));
     assert_eq!(next().await, long);
-    sender.send(Bytes::from_static(b"ours")).await.unwrap();
+    tell(b"ours");
     // Between which of them it comes is left open.
     let rest = [next().await, next().await, next().await];
     for expected in [
@@ -390,7 +405,7 @@ async fn a_browser_and_an_engine_talk_through_it() {
     }
     client.flush().await.unwrap();
     let mut engine = engine_writes.await.unwrap();
-    sender.send(Bytes::from_static(b"more")).await.unwrap();
+    tell(b"more");
     assert_eq!(client.next().await.unwrap().unwrap(), Message::text("more"));
     client.send(Message::text("from the page")).await.unwrap();
     let asked = engine.next().await.unwrap().unwrap();
@@ -408,12 +423,13 @@ async fn a_browser_and_an_engine_talk_through_it() {
 
 #[tokio::test]
 async fn messages_are_put_between_large_ones_that_follow_each_other() {
-    let (sender, messages) = mpsc::channel(4);
-    sender.send(Bytes::from_static(b"ours")).await.unwrap();
+    let (tell, messages) = Messages::of_channel();
+    tell(b"ours");
     let feed = Feed {
-        status: Arc::new(|_| None),
+        judge: Box::new(passes_all),
+        gate: Arc::default(),
         hears_text: Arc::new(|| true),
-        messages: Messages::of_texts(messages),
+        messages,
     };
     let large = frame(FIN | BINARY, &vec![7; 100_000]);
     let sent = large.repeat(20);
@@ -427,4 +443,60 @@ async fn messages_are_put_between_large_ones_that_follow_each_other() {
     let at = passed.windows(ours.len()).position(|window| window == ours);
     // Before the first one, or at the next border.
     assert!(at == Some(0) || at == Some(large.len()), "{at:?}");
+}
+
+#[tokio::test]
+async fn the_end_of_a_job_waits_with_all_that_follows_and_what_came_before_does_not() {
+    let gate: Arc<EventGate> = Arc::default();
+    let run = gate.begin_for_test();
+    let event = |name: &str| {
+        let text = format!("{{\"type\": \"{name}\", \"data\": {{\"prompt_id\": \"{run}\"}}}}");
+        frame(FIN | TEXT, text.as_bytes())
+    };
+    let left =
+        format!("{{\"type\":\"executing\",\"data\":{{\"node\":null,\"prompt_id\":\"{run}\"}}}}");
+    // Longer than what is looked at, as tracebacks are.
+    let error = format!(
+        "{{\"type\": \"execution_error\", \"data\": {{\"prompt_id\": \"{run}\", \"traceback\": [\"{}\"]}}}}",
+        "x".repeat(9000)
+    );
+    let picture = frame(FIN | BINARY, &vec![1; 70_000]);
+    let before = [event("execution_start"), picture.clone()].concat();
+    let after = [
+        frame(FIN | TEXT, error.as_bytes()),
+        frame(FIN | TEXT, left.as_bytes()),
+        picture,
+    ]
+    .concat();
+    let (mut engine, mut engine_side) = tokio::io::duplex(1024 * 1024);
+    let (mut client_side, mut client) = tokio::io::duplex(1024 * 1024);
+    let (_tell, messages) = Messages::of_channel();
+    let asked = Arc::clone(&gate);
+    let feed = Feed {
+        judge: Box::new(move |text, _| match event::read(text) {
+            Some(event::Event::Start(id)) => asked.start(id).0,
+            Some(event::Event::End(id, _)) => asked.end(id, None, false),
+            _ => Passage::Now(Verdict::Pass),
+        }),
+        gate: Arc::clone(&gate),
+        hears_text: Arc::new(|| true),
+        messages,
+    };
+    let carried =
+        tokio::spawn(async move { carry(&mut engine_side, &mut client_side, feed).await });
+    let sent = [before.clone(), after.clone()].concat();
+    engine.write_all(&sent).await.unwrap();
+    let mut read = vec![0; before.len()];
+    client.read_exact(&mut read).await.unwrap();
+    assert_eq!(read, before);
+    // The end was met, and nothing of it has passed.
+    gate.asked_for_test(&run).await;
+    let mut byte = [0];
+    assert!(client.read(&mut byte).now_or_never().is_none());
+    gate.settle_for_test(&run);
+    let mut read = vec![0; after.len()];
+    client.read_exact(&mut read).await.unwrap();
+    assert_eq!(read, after);
+    drop(engine);
+    carried.await.unwrap().unwrap();
 }

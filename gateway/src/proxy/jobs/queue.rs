@@ -31,13 +31,9 @@ pub(super) async fn change(way: &Way<'_>, request: Request) -> Result<Response, 
 
 /// Takes own waiting jobs out of the line for good; tells whether there were any.
 async fn withdraw(way: &Way<'_>, ids: &[JobId]) -> Result<bool, Failure> {
-    let gone = way.app.jobs.withdraw(ids, Some(&way.signed_in.account.id));
-    if gone.is_empty() {
-        return Ok(false);
-    }
-    let ids = gone.into_iter().map(|entry| entry.id).collect();
-    way.app.store.remove_jobs(ids).await?;
-    Ok(true)
+    let user = &way.signed_in.account.id;
+    let gone = way.app.jobs.cancel_waiting(ids, Some(user)).await?;
+    Ok(!gone.is_empty())
 }
 
 /// The own job that is named, or whatever of one's own runs (defect C5: never anybody else's).

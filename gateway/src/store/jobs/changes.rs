@@ -1,6 +1,7 @@
 //! What happens to jobs.
 
-use super::{FinishedJob, JobTexts, NewJob};
+use super::columns::user;
+use super::{FinishedJob, JobTexts, NewJob, PutBack, SameJob};
 use crate::accounts::UserId;
 use crate::jobs::{JobId, Urgency};
 use crate::store::{Store, StoreError, usage};
@@ -25,7 +26,8 @@ impl Store {
     }
 
     /// Notes when a job that was written by [`Store::add_running_job`] was handed to its engine; that
-    /// brings it to the disk, so that it outlives a power cut when this returns.
+    /// brings it to the disk, so that it outlives a power cut when this returns. The row must not hold
+    /// that time before: SQLite writes nothing, and syncs nothing, when nothing changes.
     pub(crate) async fn secure_job(&self, id: JobId, handed_at: i64) -> Result<(), StoreError> {
         self.call(move |connection| {
             connection
@@ -36,13 +38,39 @@ impl Store {
         .await
     }
 
-    /// Whether an id was ever used, by anybody.
-    pub(crate) async fn knows_job(&self, id: JobId) -> Result<bool, StoreError> {
+    /// An engine has a job from an earlier run of this program.
+    pub(crate) async fn find_job_running(&self, id: JobId, at: i64) -> Result<(), StoreError> {
         self.call(move |connection| {
             connection
-                .query_row("SELECT 1 FROM jobs WHERE id = ?1", [id], |_| Ok(()))
+                .execute(
+                    "UPDATE jobs SET state = 'running', handed_at = coalesce(handed_at, ?2)
+                     WHERE id = ?1 AND state = 'waiting'",
+                    params![id, at],
+                )
+                .map(drop)
+        })
+        .await
+    }
+
+    /// The job of this id, if there is one: whose it is, its number, its graph and the members of the
+    /// request that the gateway does not know.
+    pub(crate) async fn job_of_id(&self, id: JobId) -> Result<Option<SameJob>, StoreError> {
+        self.call(move |connection| {
+            connection
+                .query_row(
+                    "SELECT user_id, number, prompt, rest FROM jobs JOIN job_texts USING (id)
+                     WHERE id = ?1",
+                    [id],
+                    |row| {
+                        Ok(SameJob {
+                            user: user(row, 0)?,
+                            number: row.get(1)?,
+                            prompt: row.get(2)?,
+                            rest: row.get(3)?,
+                        })
+                    },
+                )
                 .optional()
-                .map(|found| found.is_some())
         })
         .await
     }
@@ -72,14 +100,15 @@ impl Store {
         .await
     }
 
-    /// A job waits again; `is_counted`: this attempt counts among those after which it is given up.
-    pub(crate) async fn put_job_back(&self, id: JobId, is_counted: bool) -> Result<(), StoreError> {
+    /// A job waits again.
+    pub(crate) async fn put_job_back(&self, id: JobId, back: PutBack) -> Result<(), StoreError> {
         self.call(move |connection| {
             connection
                 .execute(
-                    "UPDATE jobs SET state = 'waiting', attempts = max(0, attempts - ?2), handed_at = NULL
+                    "UPDATE jobs SET state = 'waiting', attempts = max(0, attempts - ?2),
+                        handed_at = CASE WHEN ?3 THEN handed_at END
                      WHERE id = ?1 AND state = 'running'",
-                    params![id, i64::from(!is_counted)],
+                    params![id, i64::from(!back.is_counted), back.is_posted],
                 )
                 .map(|_| ())
         })
@@ -114,6 +143,27 @@ impl Store {
                 usage::count(&transaction, &day, &job)?;
             }
             transaction.commit()
+        })
+        .await
+    }
+
+    /// Forgets those of these jobs that wait; returns them.
+    pub(crate) async fn remove_waiting_jobs(
+        &self,
+        ids: Vec<JobId>,
+    ) -> Result<Vec<JobId>, StoreError> {
+        self.call(move |connection| {
+            let transaction = connection.transaction()?;
+            let mut removed = Vec::new();
+            for id in ids {
+                let count = transaction
+                    .execute("DELETE FROM jobs WHERE id = ?1 AND state = 'waiting'", [id])?;
+                if count == 1 {
+                    removed.push(id);
+                }
+            }
+            transaction.commit()?;
+            Ok(removed)
         })
         .await
     }
@@ -218,8 +268,8 @@ fn insert(connection: &mut Connection, job: &NewJob) -> rusqlite::Result<()> {
     let NewJob { row, texts } = job;
     {
         let mut statement = transaction.prepare_cached(
-            "INSERT INTO jobs (id, user_id, seq, number, urgency, state, attempts, created_at, client_id, workflow_id, model)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            "INSERT INTO jobs (id, user_id, seq, number, urgency, state, attempts, created_at, client_id, workflow_id, model, handed_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         )?;
         statement.execute(params![
             row.id,
@@ -233,6 +283,7 @@ fn insert(connection: &mut Connection, job: &NewJob) -> rusqlite::Result<()> {
             row.client_id,
             row.workflow_id,
             row.model.map(u64::cast_signed),
+            row.handed_at,
         ])?;
         let mut statement = transaction.prepare_cached(
             "INSERT INTO job_texts (id, prompt, extra, rest, execute) VALUES (?1, ?2, ?3, ?4, ?5)",

@@ -70,9 +70,29 @@ pub(crate) struct JobRow {
     /// How often it was handed to an engine.
     pub(crate) attempts: u32,
     pub(crate) created_at: i64,
+    /// When it was handed to an engine that may still know it.
+    pub(crate) handed_at: Option<i64>,
     pub(crate) client_id: Option<String>,
     pub(crate) workflow_id: Option<String>,
     pub(crate) model: Option<u64>,
+}
+
+/// How a job that was handed to an engine comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PutBack {
+    /// This attempt counts among those after which the job is given up.
+    pub(crate) is_counted: bool,
+    /// An engine may know the job: it is asked before the job is posted again.
+    pub(crate) is_posted: bool,
+}
+
+/// What tells whether a prompt that comes under a known id is the same one.
+#[derive(Clone, Debug)]
+pub(crate) struct SameJob {
+    pub(crate) user: UserId,
+    pub(crate) number: f64,
+    pub(crate) prompt: String,
+    pub(crate) rest: String,
 }
 
 /// Contents of a job, each a JSON text.

@@ -11,7 +11,7 @@ impl Store {
     pub(crate) fn unfinished_jobs(&self) -> Result<Vec<JobRow>, StoreError> {
         self.call_blocking(|connection| {
             let mut rows = connection.prepare(
-                "SELECT id, user_id, seq, number, urgency, state, attempts, created_at, client_id, workflow_id, model
+                "SELECT id, user_id, seq, number, urgency, state, attempts, created_at, client_id, workflow_id, model, handed_at
                  FROM jobs WHERE state IN ('waiting', 'running') ORDER BY seq",
             )?;
             let rows = rows.query_map([], row)?;
@@ -55,5 +55,6 @@ fn row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
         client_id: row.get(8)?,
         workflow_id: row.get(9)?,
         model: row.get::<_, Option<i64>>(10)?.map(i64::cast_unsigned),
+        handed_at: row.get(11)?,
     })
 }
