@@ -2,7 +2,7 @@
 
 use crate::access::{AccessLists, Attempts, ClientIp, HostNames, TrustedProxies};
 use crate::accounts::{Database, Hasher, UserId};
-use crate::auth::{Sessions, SetupCode, SignInLinks};
+use crate::auth::{Sessions, SetupCode, SignInLinks, Tickets};
 use crate::clock;
 use crate::config::{Config, ConfigFile, CustomNodeRoutes};
 use crate::control::Announcements;
@@ -68,6 +68,7 @@ pub struct App {
     pub(crate) jobs: Queue,
     pub(crate) notifier: Notifier,
     pub(crate) links: SignInLinks,
+    pub(crate) tickets: Tickets,
     pub(crate) announcements: Announcements,
     pub(crate) sharing: Sharing,
     /// Encryption, while there is any.

@@ -3,7 +3,7 @@
 use crate::access::{AccessLists, Attempts};
 use crate::accounts::{Database, Hasher};
 use crate::app::{App, Live};
-use crate::auth::{KeyError, SessionKind, Sessions, SetupCode, SignInLinks, signing_key};
+use crate::auth::{KeyError, SessionKind, Sessions, SetupCode, SignInLinks, Tickets, signing_key};
 use crate::config::{ConfigFile, ConfigFileError};
 use crate::control::{Announcements, Command, Event, LocalAnswer, SignedInUser, Status};
 use crate::engine::Engines;
@@ -132,6 +132,7 @@ impl Gateway {
                 move || config.current().queue.notify_hosts.clone()
             }),
             links: SignInLinks::default(),
+            tickets: Tickets::default(),
             announcements: Announcements::default(),
             sharing,
             tls: ArcSwapOption::new(tls),

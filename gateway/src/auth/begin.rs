@@ -1,6 +1,7 @@
 //! What follows when somebody has shown who he is: the session, its cookie, and who gets to know.
 
-use super::signed_in::{COOKIE_NAME, accepts_html};
+use super::credentials::COOKIE_NAME;
+use super::signed_in::accepts_html;
 use super::{NewSession, SessionKind};
 use crate::accounts::Account;
 use crate::app::App;

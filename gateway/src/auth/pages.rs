@@ -236,7 +236,9 @@ pub(crate) async fn logout(
     query: Result<Query<LogoutQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    if let Some(signed_in) = SignedIn::find(&app, &headers) {
+    let signed_in =
+        SignedIn::find(&app, &headers).filter(|signed_in| signed_in.credential.may_sign_out());
+    if let Some(signed_in) = signed_in {
         app.sessions.end(&signed_in.session.id).await?;
         app.audit(
             AuditEvent::LoggedOut,

@@ -244,6 +244,14 @@ impl fmt::Debug for Sessions {
     }
 }
 
+fn note_use(session: Arc<Session>, now: i64) -> Option<Arc<Session>> {
+    if !session.is_live(now) {
+        return None;
+    }
+    session.last_used_at.store(now, Ordering::Relaxed);
+    Some(session)
+}
+
 fn digest(text: &str) -> [u8; 32] {
     Sha256::digest(text.as_bytes()).into()
 }
@@ -354,11 +362,21 @@ impl Sessions {
             Some(session) => session,
             None => self.verify_signature(token, digest)?,
         };
-        if !session.is_live(now) {
-            return None;
-        }
-        session.last_used_at.store(now, Ordering::Relaxed);
-        Some(session)
+        note_use(session, now)
+    }
+
+    /// A session that was found in another way than by its token: live, and its use noted.
+    pub(crate) fn noted(&self, session: Arc<Session>) -> Option<Arc<Session>> {
+        note_use(session, clock::now())
+    }
+
+    /// Whether a text is the token of a live session; notes no use.
+    pub(crate) fn knows(&self, token: &str) -> bool {
+        let digest = digest(token);
+        let known = self.tables.read().by_digest.get(&digest).cloned();
+        known
+            .or_else(|| self.verify_signature(token, digest))
+            .is_some_and(|session| session.is_live(clock::now()))
     }
 
     /// Verifies a token that was not seen since the start.
@@ -487,6 +505,26 @@ impl Sessions {
         } else {
             self.store.touch_sessions(used).await
         }
+    }
+}
+
+/// A session of a browser that is in no table.
+#[cfg(test)]
+pub(super) fn test_session(id: &str, user: &str) -> Session {
+    Session {
+        id: id.to_owned(),
+        user: UserId::parse(user).unwrap(),
+        kind: SessionKind::Browser,
+        name: String::new(),
+        admin: false,
+        created_at: 0,
+        expires_at: i64::MAX,
+        address: String::new(),
+        user_agent: String::new(),
+        last_used_at: AtomicI64::new(0),
+        written_use: AtomicI64::new(0),
+        ended: CancellationToken::new(),
+        proof: Mutex::new(None),
     }
 }
 

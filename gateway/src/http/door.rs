@@ -5,7 +5,7 @@ use super::error::ApiError;
 use super::pages;
 use crate::access::{caller_of, check_host, check_origin};
 use crate::app::App;
-use crate::auth::accepts_html;
+use crate::auth::{self, SignedIn, accepts_html};
 use crate::proxy;
 use axum::Router;
 use axum::body::Body;
@@ -72,6 +72,12 @@ impl Door {
                 .into_response();
             }
         }
+        let mut headers = std::mem::take(request.headers_mut());
+        let sessions = &self.app.sessions;
+        let ticket = auth::take_from_address(request.uri_mut(), &mut headers, |token| {
+            sessions.knows(token)
+        });
+        *request.headers_mut() = headers;
         let live = self.app.live.load();
         let caller = caller_of(self.peer, request.headers(), &live.trusted_proxies);
         let verdict = self.app.lists.judge(&caller);
@@ -91,7 +97,16 @@ impl Door {
             caller.forwarded_host.as_deref(),
             &live.host_names,
         );
+        // Whose page it is does not matter to a ticket: whoever has it can use it, and no browser
+        // sends it by itself.
+        let has_live_ticket = ticket.as_ref().is_some_and(|ticket| {
+            let path = request.uri().path();
+            SignedIn::of_ticket(&self.app, ticket, request.method(), path).is_some()
+        });
         let guarded = host.and_then(|host| {
+            if has_live_ticket {
+                return Ok(host);
+            }
             let is_page_visit = pages::may_be_visited_from_elsewhere(request.uri().path());
             check_origin(
                 request.method(),
@@ -126,6 +141,9 @@ impl Door {
         let app = Arc::clone(&self.app);
         let shown = context.clone();
         request.extensions_mut().insert(context);
+        if let Some(ticket) = ticket {
+            request.extensions_mut().insert(ticket);
+        }
         let Ok(response) = self.router.call(request).await;
         // Handlers answer in JSON; a person who opened the address in a browser gets a page.
         if wants_html && pages::is_ours_to_explain(&response) {

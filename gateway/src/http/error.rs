@@ -11,10 +11,12 @@ use crate::setup::{FinishError, SetupError};
 use crate::store::StoreError;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use http::header::RETRY_AFTER;
+use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 use std::error::Error;
+
+const SIGN_IN_REQUIRED: &str = "sign_in_required";
 
 /// A refusal: status, machine-readable code, sentence for people, further members.
 #[derive(Debug)]
@@ -62,12 +64,13 @@ impl ApiError {
         .with("field", name)
     }
 
-    /// No valid session.
+    /// No valid session. Programs show this sentence, so it says what they can send.
     pub fn sign_in_required() -> Self {
         Self::new(
             StatusCode::UNAUTHORIZED,
-            "sign_in_required",
-            "Please sign in.",
+            SIGN_IN_REQUIRED,
+            "Please sign in. A program sends an API token, as Authorization: Bearer, as X-API-Key, or as the \
+             password of HTTP Basic.",
         )
     }
 
@@ -169,6 +172,12 @@ impl IntoResponse for ApiError {
             body.extend(*self.members);
         }
         let mut response = (self.status, Json(body)).into_response();
+        if self.code == SIGN_IN_REQUIRED {
+            // Browsers show no dialog for this scheme; they would for Basic.
+            response
+                .headers_mut()
+                .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(seconds) = self.retry_after {
             response
                 .headers_mut()
