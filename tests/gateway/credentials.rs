@@ -408,11 +408,88 @@ fn r2_programs_are_told_401_in_json_whatever_they_accept() -> Result<()> {
             assert_eq!(answer.status, 302, "{method} {path}");
         }
     }
-    let visit = Ask::get("/easyuse/page")
-        .browser()
-        .header("Sec-Fetch-Site", "none")
-        .header("Sec-Fetch-Mode", "navigate")
-        .header("Sec-Fetch-Dest", "document");
-    assert_eq!(gateway.ask(&visit)?.status, 302, "a custom node's page");
+    for (path, status) in [
+        ("/easyuse/page", 302),
+        ("/view?filename=a.png", 302),
+        ("/queue", 401),
+        ("/api/easyuse/page", 401),
+        ("/sentinel/api/me", 401),
+    ] {
+        let visit = Ask::get(path)
+            .browser()
+            .header("Sec-Fetch-Site", "none")
+            .header("Sec-Fetch-Mode", "navigate")
+            .header("Sec-Fetch-Dest", "document");
+        assert_eq!(gateway.ask(&visit)?.status, status, "{path}");
+    }
+    Ok(())
+}
+
+#[test]
+fn refusals_of_a_prompt_have_comfyuis_form_before_comfyui_is_asked() -> Result<()> {
+    let options = Options::default()
+        .behind_a_proxy()
+        .file("blacklist.txt", "203.0.113.0/24\n");
+    let gateway = Gateway::start(options)?;
+    let bearer = format!("Bearer {}", gateway.owner);
+    type Case<'case> = (
+        &'case str,
+        &'case [(&'case str, &'case str)],
+        u16,
+        &'case str,
+    );
+    let cases: [Case<'_>; 6] = [
+        ("no session", &[], 401, "sign_in_required"),
+        (
+            "a bad token",
+            &[("Authorization", "Bearer x")],
+            401,
+            "sign_in_required",
+        ),
+        (
+            "another page",
+            &[
+                ("Authorization", &bearer),
+                ("Origin", "http://evil.example"),
+            ],
+            403,
+            "foreign_origin",
+        ),
+        (
+            "a denied address",
+            &[("X-Forwarded-For", "203.0.113.9")],
+            403,
+            "address_refused",
+        ),
+        (
+            "a browser",
+            &[("Accept", "text/html,*/*")],
+            401,
+            "sign_in_required",
+        ),
+        (
+            "another encoding",
+            &[("Authorization", &bearer), ("Content-Encoding", "gzip")],
+            415,
+            "unsupported_encoding",
+        ),
+    ];
+    for path in ["/prompt", "/api/prompt", "/%70rompt"] {
+        for (what, lines, status, code) in cases {
+            let ask = Ask::post(path).json(&json!({ "prompt": {} }));
+            let answer = gateway.ask(&with(ask, lines))?;
+            assert_eq!(answer.status, status, "{what}: {}", answer.text());
+            let body = answer.json();
+            assert_eq!(body["error"]["type"], code, "{what}: {body}");
+            assert_eq!(body["code"], code, "{what}");
+            assert!(body["error"]["message"].is_string(), "{what}: {body}");
+            assert_eq!(body["error"]["details"], "", "{what}");
+            assert!(body["error"]["extra_info"].is_object(), "{what}: {body}");
+            assert_eq!(body["node_errors"], json!({}), "{what}");
+        }
+    }
+    // Elsewhere `error` stays the original's text.
+    let answer = gateway.ask(&Ask::get("/prompt"))?;
+    assert!(answer.json()["error"].is_string());
     Ok(())
 }

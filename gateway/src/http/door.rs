@@ -1,5 +1,6 @@
 //! The door: every request, upgrades included, passes all of it before any route is looked at.
 
+use super::comfyui_form::in_comfyui_form;
 use super::context::{RequestContext, WorkerContext};
 use super::error::ApiError;
 use super::pages;
@@ -11,7 +12,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
-use http::{Request, StatusCode};
+use http::header::ACCEPT;
+use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -32,9 +34,18 @@ pub(super) struct Door {
 
 impl Door {
     /// Answers a request; a panic of a handler is a 500 and ends nothing else.
-    pub(super) async fn answer(self, request: Request<Incoming>) -> Result<Response, Infallible> {
+    pub(super) async fn answer(
+        self,
+        mut request: Request<Incoming>,
+    ) -> Result<Response, Infallible> {
         let started = Instant::now();
         let method = request.method().clone();
+        let is_prompt = proxy::is_prompt(&method, request.uri().path());
+        if is_prompt {
+            // Nobody reads a page there.
+            let json = HeaderValue::from_static("application/json");
+            request.headers_mut().insert(ACCEPT, json);
+        }
         let response = AssertUnwindSafe(self.admit(request))
             .catch_unwind()
             .await
@@ -53,7 +64,11 @@ impl Door {
             milliseconds = started.elapsed().as_secs_f64() * 1000.0,
             "answered"
         );
-        Ok(response)
+        Ok(if is_prompt {
+            in_comfyui_form(response)
+        } else {
+            response
+        })
     }
 
     async fn admit(mut self, request: Request<Incoming>) -> Response {

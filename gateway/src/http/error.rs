@@ -1,6 +1,7 @@
 //! The one place where errors become HTTP answers: the client gets a code and a safe sentence, the
 //! log gets the chain.
 
+use super::comfyui_form::Refused;
 use crate::access::{ListError, Lockout};
 use crate::accounts::{AccountsError, HashError, PasswordFault, UserNameFault};
 use crate::auth::SessionsError;
@@ -169,7 +170,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut body = json!({ "error": self.message, "code": self.code });
         if let Some(body) = body.as_object_mut() {
-            body.extend(*self.members);
+            body.extend((*self.members).clone());
         }
         let mut response = (self.status, Json(body)).into_response();
         if self.code == SIGN_IN_REQUIRED {
@@ -178,6 +179,11 @@ impl IntoResponse for ApiError {
                 .headers_mut()
                 .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        response.extensions_mut().insert(Refused {
+            code: self.code,
+            message: self.message,
+            members: *self.members,
+        });
         if let Some(seconds) = self.retry_after {
             response
                 .headers_mut()

@@ -7,6 +7,7 @@
 //!    address → address lists → Host and Origin guard → access log
 //! 3. `router`: public routes, or session → API routes, else the fallback: the user's engine
 
+mod comfyui_form;
 mod connections;
 mod context;
 mod door;

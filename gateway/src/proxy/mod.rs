@@ -44,6 +44,11 @@ pub(crate) fn is_of_custom_node(normal_path: &str) -> bool {
     !is_api && !is_own && meaning(&Method::GET, normal_path) == Meaning::Unknown
 }
 
+/// Whether a request is ComfyUI's `POST /prompt`, in any spelling that ComfyUI takes.
+pub(crate) fn is_prompt(method: &Method, path: &str) -> bool {
+    *method == Method::POST && meaning(method, path) == Meaning::Prompt
+}
+
 /// Longest silence of an engine, and of a client that uploads.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
