@@ -90,9 +90,9 @@ impl Gateway {
         };
         let key = signing_key(&started_with.secret_key_env, &data.secret_key())?;
         let store = Arc::new(Store::open(&data.database())?);
-        let sessions = Sessions::load(Arc::clone(&store), &key)?;
         let config = Arc::new(config);
         let accounts = Arc::new(Database::open(data.resolve(&started_with.users_db)));
+        let sessions = Sessions::load(Arc::clone(&store), &key, &accounts.current())?;
         let setup_code = if accounts.awaits_first_account() {
             SetupCode::generate()
         } else {

@@ -2,7 +2,7 @@
 
 use super::views::{SessionView, TokenView};
 use super::{Answer, Body, Done};
-use crate::accounts::{AccountChange, check_password};
+use crate::accounts::{AccountChange, Binding, check_password};
 use crate::app::App;
 use crate::auth::{self, Actor, NewSession, PROOF_LIFE, SessionKind, SignedIn, authenticate};
 use crate::clock::rfc3339;
@@ -121,16 +121,19 @@ pub(crate) async fn change_password(
     )
     .await?;
     let hash = app.hasher.hash(body.new_password).await?;
-    app.accounts.change(
-        &account.id,
-        AccountChange {
-            password_hash: Some(hash),
-            ..AccountChange::default()
-        },
-    )?;
-    app.sessions
-        .end_user(&account.id, Some(&signed_in.session.id))
-        .await?;
+    let own = &signed_in.session.id;
+    let (from, to) = (account.binding(), Binding::of_password_hash(&hash));
+    let kept = app
+        .sessions
+        .carry_over(&account.id, from, to, |session| session.id == *own);
+    let change = AccountChange {
+        password_hash: Some(hash),
+        only_while: Some(from),
+        ..AccountChange::default()
+    };
+    app.accounts.change(&account.id, change)?;
+    app.sessions.settle(kept).await?;
+    app.sessions.end_user(&account.id, Some(own)).await?;
     app.audit(
         AuditEvent::PasswordChanged,
         Some(&account.username),
@@ -268,7 +271,7 @@ pub(crate) async fn make_token(
         address: context.caller.address,
         user_agent: auth::text_of(&headers, &USER_AGENT),
     };
-    let (jwt_token, session) = app.sessions.issue(&account, new).await?;
+    let (jwt_token, session) = auth::issue(&app, &account, new).await?;
     app.audit(
         AuditEvent::TokenMade,
         Some(&account.username),

@@ -2,7 +2,7 @@
 
 use super::credentials::COOKIE_NAME;
 use super::signed_in::accepts_html;
-use super::{NewSession, SessionKind};
+use super::{NewSession, Session, SessionKind};
 use crate::accounts::Account;
 use crate::app::App;
 use crate::clock;
@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use http::header::{CONTENT_TYPE, SET_COOKIE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A session of a browser that has begun.
@@ -22,6 +23,26 @@ pub(super) struct Begun {
     pub(super) token: String,
     /// The cookie that holds it.
     pub(super) cookie: HeaderValue,
+}
+
+/// Makes a session, and looks at the account once more when it is there: a password that was changed
+/// meanwhile ends what was being made by the old one. Earlier than that nobody else could end it.
+pub(crate) async fn issue(
+    app: &App,
+    account: &Account,
+    new: NewSession<'_>,
+) -> Result<(String, Arc<Session>), ApiError> {
+    let (token, session) = app.sessions.issue(account, new).await?;
+    let still_counts = app
+        .accounts
+        .peek()
+        .get(&account.id)
+        .is_some_and(|now| !now.disabled && session.is_bound_to(now));
+    if still_counts {
+        return Ok((token, session));
+    }
+    app.sessions.end(&session.id).await?;
+    Err(ApiError::wrong_credentials())
 }
 
 /// Begins a session, writes it down, and tells when an admin comes from a new device.
@@ -41,7 +62,7 @@ pub(super) async fn begin_session(
         address: context.caller.address,
         user_agent: text_of(headers, &USER_AGENT),
     };
-    let (token, session) = app.sessions.issue(account, new).await?;
+    let (token, session) = issue(app, account, new).await?;
     app.audit(
         AuditEvent::SignedIn,
         Some(&account.username),

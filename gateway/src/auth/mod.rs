@@ -18,7 +18,7 @@ mod tickets;
 
 pub use actor::{Actor, Admin};
 pub(crate) use actor::{MachineOwner, PROOF_HEADER};
-pub(crate) use begin::text_of;
+pub(crate) use begin::{issue, text_of};
 pub(crate) use credentials::{API_KEY_HEADER, COOKIE_NAME, is_token_shaped};
 pub(crate) use enter::enter;
 pub(crate) use invite::{NewInvite, join, join_page, make_invite};

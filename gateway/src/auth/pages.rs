@@ -1,6 +1,6 @@
 //! The original's four addresses: `/register`, `/login`, `/generate_token`, `/logout`.
 
-use super::begin::{answer_sign_in, begin_session, cookie, found, hours, text_of};
+use super::begin::{answer_sign_in, begin_session, cookie, found, hours, issue, text_of};
 use super::fields::Fields;
 use super::sign_in::refuse_guess;
 use super::{NewSession, SessionKind, SignedIn, authenticate};
@@ -197,7 +197,7 @@ pub(crate) async fn generate_token(
         address: context.caller.address,
         user_agent: text_of(&headers, &USER_AGENT),
     };
-    let (token, _) = app.sessions.issue(&account, new).await?;
+    let (token, _) = issue(&app, &account, new).await?;
     app.audit(
         AuditEvent::TokenMade,
         Some(&account.username),

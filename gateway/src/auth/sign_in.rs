@@ -1,7 +1,7 @@
 //! The one way from name and password to an account: lock-out, check, count, renew, write down.
 
 use crate::access::{Caller, Lockout, Verdict};
-use crate::accounts::{Account, AccountChange, HashError, PasswordCheck};
+use crate::accounts::{Account, AccountChange, AccountsError, Binding, HashError, PasswordCheck};
 use crate::app::App;
 use crate::control::Event;
 use crate::http::ApiError;
@@ -11,6 +11,8 @@ use std::time::Instant;
 
 /// Sign-ins of one address that may wait for their hash at once.
 pub(super) const MAX_WAITING_PER_ADDRESS: usize = 16;
+/// Checks of one sign-in when the account changes under it again and again.
+const MAX_CHECKS: usize = 3;
 
 /// Why somebody was not let in.
 #[derive(Debug)]
@@ -69,6 +71,21 @@ pub async fn authenticate(
     else {
         return Err(SignInError::Hash(HashError::Busy));
     };
+    for _ in 0..MAX_CHECKS {
+        if let Some(account) = check(app, caller, username, password.clone()).await? {
+            return Ok(account);
+        }
+    }
+    Err(SignInError::Hash(HashError::Busy))
+}
+
+/// One check; `None` when the account was changed while its hash was computed.
+async fn check(
+    app: &Arc<App>,
+    caller: &Caller,
+    username: &str,
+    password: String,
+) -> Result<Option<Arc<Account>>, SignInError> {
     let account = app
         .accounts
         .current()
@@ -107,24 +124,54 @@ pub async fn authenticate(
             .await
             .map_err(SignInError::Hash)?
     };
-    match (outcome, account) {
-        (Outcome::LockedOut(lockout), _) => Err(SignInError::LockedOut(lockout)),
-        (Outcome::Checked(PasswordCheck::Right), Some(account)) => {
-            app.attempts.succeeded(address, username);
-            Ok(account)
+    let (checked, account) = match (outcome, account) {
+        (Outcome::LockedOut(lockout), _) => return Err(SignInError::LockedOut(lockout)),
+        (Outcome::Checked(PasswordCheck::Wrong), _) | (Outcome::Checked(_), None) => {
+            return Err(refuse(app, caller, username, is_spared));
         }
-        (Outcome::Checked(PasswordCheck::Renewed(hash)), Some(account)) => {
-            app.attempts.succeeded(address, username);
-            let change = AccountChange {
-                password_hash: Some(hash),
-                ..AccountChange::default()
-            };
-            if let Err(error) = app.accounts.change(&account.id, change) {
-                tracing::warn!(error = %crate::http::chain(&error), "an old password hash could not be renewed");
+        (Outcome::Checked(checked), Some(account)) => (checked, account),
+    };
+    let is_current = app
+        .accounts
+        .peek()
+        .get(&account.id)
+        .is_some_and(|now| !now.disabled && now.binding() == account.binding());
+    if !is_current {
+        return Ok(None);
+    }
+    let account = match checked {
+        PasswordCheck::Renewed(hash) => match renew(app, &account, hash).await {
+            Some(renewed) => renewed,
+            None => return Ok(None),
+        },
+        PasswordCheck::Right | PasswordCheck::Wrong => account,
+    };
+    app.attempts.succeeded(address, username);
+    Ok(Some(account))
+}
+
+/// Puts a new hash of the same password in the place of an old one; sessions go on. `None` when the
+/// account was changed meanwhile: what was checked is not its password any more.
+async fn renew(app: &App, account: &Arc<Account>, hash: String) -> Option<Arc<Account>> {
+    let (from, to) = (account.binding(), Binding::of_password_hash(&hash));
+    let carried = app.sessions.carry_over(&account.id, from, to, |_| true);
+    let change = AccountChange {
+        password_hash: Some(hash),
+        only_while: Some(from),
+        ..AccountChange::default()
+    };
+    match app.accounts.change(&account.id, change) {
+        Ok(renewed) => {
+            if let Err(error) = app.sessions.settle(carried).await {
+                tracing::error!(error = %crate::http::chain(&error), "sessions could not be carried over to a renewed password hash");
             }
-            Ok(account)
+            Some(renewed)
         }
-        (Outcome::Checked(_), _) => Err(refuse(app, caller, username, is_spared)),
+        Err(AccountsError::Changed) => None,
+        Err(error) => {
+            tracing::warn!(error = %crate::http::chain(&error), "an old password hash could not be renewed");
+            Some(Arc::clone(account))
+        }
     }
 }
 

@@ -74,7 +74,7 @@ impl SignedIn {
             .accounts
             .peek()
             .get(&session.user)
-            .filter(|account| !account.disabled)
+            .filter(|account| !account.disabled && session.is_bound_to(account))
             .cloned()?;
         Some(Self {
             session,

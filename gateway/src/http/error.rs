@@ -261,6 +261,7 @@ impl From<AccountsError> for ApiError {
                 "This is the last admin. Make somebody else an admin first.",
             ),
             AccountsError::NotFirst => Self::admin_required(),
+            AccountsError::Changed => Self::wrong_credentials(),
             AccountsError::Io { .. } | AccountsError::Damaged { .. } => {
                 tracing::error!(error = %chain(&error), "the account file cannot be used");
                 Self::new(

@@ -129,6 +129,8 @@ const MIGRATIONS: &[&str] = &[
         failures_only INTEGER NOT NULL
     ) STRICT;
 ",
+    // Digest of the password hash that a session was made by; none in what older versions made.
+    "ALTER TABLE sessions ADD COLUMN binding BLOB;",
 ];
 
 /// Why the store did not answer.
