@@ -160,6 +160,12 @@ impl Accounts {
             .find(|account| account.admin && !account.disabled)
     }
 
+    /// Whether the password of some account is still as the original had it.
+    pub fn has_hashes_of_the_original(&self) -> bool {
+        self.iter()
+            .any(|account| account.password.starts_with("$2"))
+    }
+
     fn has_admin(&self) -> bool {
         self.owner().is_some()
     }

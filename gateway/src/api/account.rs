@@ -4,7 +4,9 @@ use super::views::{SessionView, TokenView};
 use super::{Answer, Body, Done};
 use crate::accounts::{AccountChange, Binding, check_password};
 use crate::app::App;
-use crate::auth::{self, Actor, NewSession, PROOF_LIFE, SessionKind, SignedIn, authenticate};
+use crate::auth::{
+    self, Actor, Claim, NewSession, PROOF_LIFE, SessionKind, SignedIn, authenticate,
+};
 use crate::clock::rfc3339;
 use crate::http::{ApiError, RequestContext};
 use crate::store::AuditEvent;
@@ -87,7 +89,7 @@ pub(crate) async fn step_up(
     authenticate(
         &app,
         &context.caller,
-        &signed_in.account.username,
+        Claim::Session(&signed_in),
         body.password,
     )
     .await?;
@@ -116,7 +118,7 @@ pub(crate) async fn change_password(
     let account = authenticate(
         &app,
         &context.caller,
-        &signed_in.account.username,
+        Claim::Session(&signed_in),
         body.current_password,
     )
     .await?;
@@ -256,7 +258,7 @@ pub(crate) async fn make_token(
     let account = authenticate(
         &app,
         &context.caller,
-        &signed_in.account.username,
+        Claim::Session(&signed_in),
         body.password,
     )
     .await?;

@@ -1,5 +1,6 @@
 //! What follows when somebody has shown who he is: the session, its cookie, and who gets to know.
 
+use super::browser::Browser;
 use super::credentials::COOKIE_NAME;
 use super::signed_in::accepts_html;
 use super::{NewSession, Session, SessionKind};
@@ -10,8 +11,8 @@ use crate::control::Event;
 use crate::http::{ApiError, RequestContext, chain};
 use crate::store::{AuditEvent, Device};
 use axum::Json;
-use axum::response::{IntoResponse, Redirect, Response};
-use http::header::{CONTENT_TYPE, SET_COOKIE, USER_AGENT};
+use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
+use http::header::{CONTENT_TYPE, ORIGIN, SET_COOKIE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
 use std::sync::Arc;
@@ -21,8 +22,8 @@ use std::time::Duration;
 pub(super) struct Begun {
     /// The session's token.
     pub(super) token: String,
-    /// The cookie that holds it.
-    pub(super) cookie: HeaderValue,
+    /// The cookie that holds it, and the one by which the browser is known again.
+    pub(super) cookies: AppendHeaders<Vec<(HeaderName, HeaderValue)>>,
 }
 
 /// Makes a session, and looks at the account once more when it is there: a password that was changed
@@ -86,17 +87,38 @@ pub(super) async fn begin_session(
             tracing::error!(error = %chain(&error), "a device could not be written down");
         }
     }
-    let cookie = cookie(&token, Some(life), context.is_https);
-    Ok(Begun { token, cookie })
+    let browser = browser_of(headers);
+    if let Some(browser) = &browser {
+        let user_id = account.id.to_string();
+        let remembered = app
+            .store
+            .remember_browser(user_id, browser.digest(), clock::now());
+        if let Err(error) = remembered.await {
+            tracing::error!(error = %chain(&error), "a browser could not be written down");
+        }
+    }
+    let cookies = std::iter::once(cookie(&token, Some(life), context.is_https))
+        .chain(browser.map(|browser| browser.cookie(context.is_https)))
+        .map(|cookie| (SET_COOKIE, cookie))
+        .collect();
+    let cookies = AppendHeaders(cookies);
+    Ok(Begun { token, cookies })
+}
+
+/// The browser that signs in, known or not. A program keeps no cookies: one that signs in often
+/// would push everybody's browsers out of those that are known.
+fn browser_of(headers: &HeaderMap) -> Option<Browser> {
+    let is_browser = headers.contains_key(ORIGIN) || accepts_html(headers);
+    Browser::of(headers).or_else(|| is_browser.then(Browser::new))
 }
 
 /// Answers a sign-in: JSON for scripts, the way to ComfyUI for a plain HTML form, which has none.
-pub(super) fn answer_sign_in(headers: &HeaderMap, cookie: HeaderValue, body: Value) -> Response {
+pub(super) fn answer_sign_in(headers: &HeaderMap, begun: Begun, body: Value) -> Response {
     let is_plain_form = accepts_html(headers) && !text_of(headers, &CONTENT_TYPE).contains("json");
     if is_plain_form {
-        return ([(SET_COOKIE, cookie)], found("/")).into_response();
+        return (begun.cookies, found("/")).into_response();
     }
-    ([(SET_COOKIE, cookie)], Json(body)).into_response()
+    (begun.cookies, Json(body)).into_response()
 }
 
 /// The cookie with its attributes; without a life it is deleted.

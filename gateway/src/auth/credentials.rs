@@ -119,14 +119,7 @@ impl<'request> Credential<'request> {
     }
 
     fn of_cookies(headers: &'request HeaderMap) -> Self {
-        let cookies: Vec<&str> = headers
-            .get_all(COOKIE)
-            .iter()
-            .filter_map(|line| line.to_str().ok())
-            .flat_map(|line| line.split(';'))
-            .filter_map(|pair| pair.trim().split_once('='))
-            .filter(|(name, _)| *name == COOKIE_NAME)
-            .map(|(_, token)| token)
+        let cookies: Vec<&str> = cookies_named(headers, COOKIE_NAME)
             .take(MAX_COOKIES)
             .collect();
         if cookies.is_empty() {
@@ -142,6 +135,21 @@ impl<'request> Credential<'request> {
             _ => false,
         }
     }
+}
+
+/// Values of the cookies of one name.
+pub(super) fn cookies_named<'request>(
+    headers: &'request HeaderMap,
+    wanted: &'static str,
+) -> impl Iterator<Item = &'request str> {
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .filter(move |(name, _)| *name == wanted)
+        .map(|(_, value)| value)
 }
 
 /// `None`: not ours.

@@ -2,6 +2,7 @@
 
 mod actor;
 mod begin;
+mod browser;
 mod codes;
 mod credentials;
 mod enter;
@@ -19,6 +20,7 @@ mod tickets;
 pub use actor::{Actor, Admin};
 pub(crate) use actor::{MachineOwner, PROOF_HEADER};
 pub(crate) use begin::{issue, text_of};
+pub(crate) use browser::BROWSER_COOKIE_NAME;
 pub(crate) use credentials::{API_KEY_HEADER, COOKIE_NAME, is_token_shaped};
 pub(crate) use enter::enter;
 pub(crate) use invite::{NewInvite, join, join_page, make_invite};
@@ -30,7 +32,8 @@ pub(crate) use pages::{
 };
 pub use session::{NewSession, PROOF_LIFE, Session, SessionKind, Sessions, SessionsError};
 pub use setup_code::SetupCode;
-pub use sign_in::{SignInError, authenticate};
+pub use sign_in::SignInError;
+pub(crate) use sign_in::{Claim, authenticate};
 pub(crate) use signed_in::accepts_html;
 pub use signed_in::{SignedIn, require_session};
 pub(crate) use tickets::{

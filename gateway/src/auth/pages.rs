@@ -3,7 +3,7 @@
 use super::begin::{answer_sign_in, begin_session, cookie, found, hours, issue, text_of};
 use super::fields::Fields;
 use super::sign_in::refuse_guess;
-use super::{NewSession, SessionKind, SignedIn, authenticate};
+use super::{Claim, NewSession, SessionKind, SignedIn, authenticate};
 use crate::accounts::{Account, UserName, check_password};
 use crate::app::App;
 use crate::clock;
@@ -76,6 +76,7 @@ pub(crate) async fn token_page(
 pub(crate) async fn register(
     State(app): State<Arc<App>>,
     context: RequestContext,
+    headers: HeaderMap,
     mut fields: Fields,
 ) -> Result<Response, ApiError> {
     let name = UserName::parse(&fields.require("new_user_username")?)?;
@@ -93,7 +94,7 @@ pub(crate) async fn register(
         let admin = authenticate(
             &app,
             &context.caller,
-            &username,
+            Claim::Name(&username, &headers),
             fields.require("password")?,
         )
         .await
@@ -169,10 +170,11 @@ pub(crate) async fn login(
 ) -> Result<Response, ApiError> {
     let username = fields.require("username")?;
     let password = fields.require("password")?;
-    let account = authenticate(&app, &context.caller, &username, password).await?;
+    let claim = Claim::Name(&username, &headers);
+    let account = authenticate(&app, &context.caller, claim, password).await?;
     let begun = begin_session(&app, &context, &headers, &account, None).await?;
     let body = json!({ "message": "Login successful", "jwt_token": begun.token });
-    Ok(answer_sign_in(&headers, begun.cookie, body))
+    Ok(answer_sign_in(&headers, begun, body))
 }
 
 /// `POST /generate_token`. The cookie stays as it is (defect S51).
@@ -188,7 +190,8 @@ pub(crate) async fn generate_token(
     let name = fields
         .optional("name")
         .unwrap_or_else(|| "Token".to_owned());
-    let account = authenticate(&app, &context.caller, &username, password).await?;
+    let claim = Claim::Name(&username, &headers);
+    let account = authenticate(&app, &context.caller, claim, password).await?;
     let new = NewSession {
         kind: SessionKind::Token,
         name: &name,

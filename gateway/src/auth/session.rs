@@ -488,14 +488,6 @@ impl Sessions {
             .collect()
     }
 
-    /// Whether this account has signed in from this address and still is.
-    pub fn is_known_device(&self, user: &UserId, address: ClientIp) -> bool {
-        let address = address.to_string();
-        self.of_user(user)
-            .iter()
-            .any(|session| session.kind == SessionKind::Browser && session.address == address)
-    }
-
     /// Ends one session.
     pub async fn end(&self, id: &str) -> Result<(), StoreError> {
         self.end_all(vec![id.to_owned()]).await

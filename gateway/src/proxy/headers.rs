@@ -1,7 +1,9 @@
 //! What of the headers passes the gateway, in either direction.
 
 use crate::access::FORWARDING_HEADERS;
-use crate::auth::{API_KEY_HEADER, COOKIE_NAME, PROOF_HEADER, is_token_shaped};
+use crate::auth::{
+    API_KEY_HEADER, BROWSER_COOKIE_NAME, COOKIE_NAME, PROOF_HEADER, is_token_shaped,
+};
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, COOKIE, EXPECT, HOST, HeaderName, ORIGIN,
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SEC_WEBSOCKET_EXTENSIONS, SET_COOKIE, TE, TRAILER,
@@ -38,7 +40,7 @@ pub(super) fn clean_request(headers: &mut HeaderMap, engine: &HeaderValue) -> Op
     for name in [AUTHORIZATION, EXPECT, COMFY_USER, PROOF_HEADER] {
         headers.remove(name);
     }
-    remove_our_cookie(headers);
+    remove_our_cookies(headers);
     remove_our_api_key(headers);
     if headers.contains_key(ORIGIN) {
         let origin = [b"http://", engine.as_bytes()].concat();
@@ -92,8 +94,10 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Other programs' cookies of this host pass; ours does not.
-fn remove_our_cookie(headers: &mut HeaderMap) {
+const OUR_COOKIES: [&str; 2] = [COOKIE_NAME, BROWSER_COOKIE_NAME];
+
+/// Other programs' cookies of this host pass; ours do not.
+fn remove_our_cookies(headers: &mut HeaderMap) {
     if !headers.contains_key(COOKIE) {
         return;
     }
@@ -106,7 +110,7 @@ fn remove_our_cookie(headers: &mut HeaderMap) {
         .filter(|pair| {
             pair.split('=')
                 .next()
-                .is_some_and(|name| name.trim() != COOKIE_NAME)
+                .is_some_and(|name| !OUR_COOKIES.contains(&name.trim()))
                 && !pair.is_empty()
         })
         .map(str::to_owned)
@@ -172,7 +176,9 @@ fn sets_our_cookie(value: &HeaderValue) -> bool {
         .split(|byte| *byte == b'=')
         .next()
         .unwrap_or_default();
-    name.trim_ascii() == COOKIE_NAME.as_bytes()
+    OUR_COOKIES
+        .iter()
+        .any(|ours| name.trim_ascii() == ours.as_bytes())
 }
 
 /// Files of ComfyUI and its nodes, the same for everybody.
@@ -228,7 +234,7 @@ mod tests {
     fn x5_nothing_of_ours_or_forged_reaches_comfyui() {
         let mut headers = map(&[
             ("host", "studio:8189"),
-            ("cookie", "a=1; jwt_token=secret; b=2"),
+            ("cookie", "a=1; jwt_token=secret; sentinel_browser=x; b=2"),
             ("cookie", "jwt_token=other"),
             ("authorization", "Bearer secret"),
             ("comfy-user", "alice"),
@@ -320,6 +326,7 @@ mod tests {
         assert_eq!(headers[CACHE_CONTROL], "private, no-store");
         let mut headers = map(&[
             ("set-cookie", "jwt_token=evil; Path=/"),
+            ("set-cookie", "sentinel_browser=evil; Path=/"),
             ("set-cookie", "other=1"),
             ("www-authenticate", "Basic realm=\"node\""),
         ]);
