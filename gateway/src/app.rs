@@ -2,7 +2,7 @@
 
 use crate::access::{AccessLists, Attempts, ClientIp, HostNames, TrustedProxies};
 use crate::accounts::{Database, Hasher, UserId};
-use crate::auth::{Sessions, SetupCode, SignInLinks};
+use crate::auth::{Sessions, SetupCode, SignInLinks, Tickets};
 use crate::clock;
 use crate::config::{Config, ConfigFile, CustomNodeRoutes};
 use crate::control::Announcements;
@@ -68,6 +68,7 @@ pub struct App {
     pub(crate) jobs: Queue,
     pub(crate) notifier: Notifier,
     pub(crate) links: SignInLinks,
+    pub(crate) tickets: Tickets,
     pub(crate) announcements: Announcements,
     pub(crate) sharing: Sharing,
     /// Encryption, while there is any.
@@ -136,13 +137,14 @@ impl App {
         });
     }
 
-    /// Ends at once what is signed in as accounts that are gone or disabled.
+    /// Ends at once what is signed in as accounts that are gone or disabled, or by a password that
+    /// is theirs no more.
     pub(crate) async fn end_sessions_of_shut_out_accounts(&self) {
         let accounts = self.accounts.current();
         let is_over = |session: &crate::auth::Session| {
             accounts
                 .get(&session.user)
-                .is_none_or(|account| account.disabled)
+                .is_none_or(|account| account.disabled || !session.is_bound_to(account))
         };
         if let Err(error) = self.sessions.end_where(is_over).await {
             tracing::error!(error = %crate::http::chain(&error), "ended sessions could not be written down");

@@ -3,7 +3,7 @@
 use crate::access::{AccessLists, Attempts};
 use crate::accounts::{Database, Hasher};
 use crate::app::{App, Live};
-use crate::auth::{KeyError, SessionKind, Sessions, SetupCode, SignInLinks, signing_key};
+use crate::auth::{KeyError, SessionKind, Sessions, SetupCode, SignInLinks, Tickets, signing_key};
 use crate::config::{ConfigFile, ConfigFileError};
 use crate::control::{Announcements, Command, Event, LocalAnswer, SignedInUser, Status};
 use crate::engine::Engines;
@@ -90,9 +90,9 @@ impl Gateway {
         };
         let key = signing_key(&started_with.secret_key_env, &data.secret_key())?;
         let store = Arc::new(Store::open(&data.database())?);
-        let sessions = Sessions::load(Arc::clone(&store), &key)?;
         let config = Arc::new(config);
         let accounts = Arc::new(Database::open(data.resolve(&started_with.users_db)));
+        let sessions = Sessions::load(Arc::clone(&store), &key, &accounts.current())?;
         let setup_code = if accounts.awaits_first_account() {
             SetupCode::generate()
         } else {
@@ -132,6 +132,7 @@ impl Gateway {
                 move || config.current().queue.notify_hosts.clone()
             }),
             links: SignInLinks::default(),
+            tickets: Tickets::default(),
             announcements: Announcements::default(),
             sharing,
             tls: ArcSwapOption::new(tls),

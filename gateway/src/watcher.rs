@@ -24,6 +24,7 @@ pub(crate) async fn run(app: Arc<App>, stopping: CancellationToken) {
     let mut poll = interval(POLL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut unsettled = 0;
+    let mut judged = app.accounts.current();
     let mut upkeep = interval(UPKEEP);
     upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -35,7 +36,13 @@ pub(crate) async fn run(app: Arc<App>, stopping: CancellationToken) {
                     continue;
                 }
                 unsettled = 0;
-                reload(&app).await;
+                reload(&app);
+                // Also a change of our own takes over what others wrote into the file.
+                let accounts = app.accounts.current();
+                if !Arc::ptr_eq(&accounts, &judged) {
+                    judged = accounts;
+                    app.end_sessions_of_shut_out_accounts().await;
+                }
             }
             _ = upkeep.tick() => {
                 if let Err(error) = app.sessions.maintain().await {
@@ -69,7 +76,7 @@ fn is_being_written(app: &App) -> bool {
         .any(|age| age < SETTLE)
 }
 
-async fn reload(app: &Arc<App>) {
+fn reload(app: &Arc<App>) {
     match app.config.reload() {
         Ok(true) => {
             tracing::info!("config.json has changed and is in force");
@@ -85,7 +92,6 @@ async fn reload(app: &Arc<App>) {
         Ok(true) => {
             tracing::info!("the account file has changed and is in force");
             app.announcements.changed();
-            app.end_sessions_of_shut_out_accounts().await;
         }
         Ok(false) => {}
         Err(error) => {

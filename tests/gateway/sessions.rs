@@ -1,9 +1,15 @@
 //! How tokens and rights end.
 
-use anyhow::Result;
-use sentinel_tests::{Ask, Gateway, Options, PASSWORD, Socket, ended_within};
-use serde_json::json;
+use anyhow::{Context as _, Result, ensure};
+use sentinel_tests::{
+    Answer, Ask, Gateway, Options, PASSWORD, Socket, command_on, ended_within, eventually,
+    read_answer,
+};
+use serde_json::{Value, json};
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_millis(1500);
@@ -184,5 +190,230 @@ async fn a_disabled_account_is_out_at_once() -> Result<()> {
     );
     assert!(!is_in(&gateway, &anna)?, "an ended session stays ended");
     assert_eq!(gateway.login("anna", PASSWORD)?.status, 200);
+    Ok(())
+}
+
+const NEW_PASSWORD: &str = "quite-New-8";
+/// Sign-ins at a time while the password is changed.
+const SIGN_INS: u32 = 16;
+
+/// Sign-ins with the old password, in a row, until it counts no more.
+fn sign_in_until_refused(
+    gateway: &Gateway,
+    name: &str,
+    number: u32,
+    made: &AtomicU32,
+) -> Result<Vec<String>> {
+    let mut tokens = Vec::new();
+    let address = format!("10.0.0.{number}");
+    loop {
+        let (path, body) = if number.is_multiple_of(2) {
+            ("/login", json!({"username": name, "password": PASSWORD}))
+        } else {
+            let body = json!({"username": name, "password": PASSWORD, "expire_hours": 1});
+            ("/generate_token", body)
+        };
+        let answer = gateway.ask(&Ask::post(path).from(&address).json(&body))?;
+        // An account has a hundred API tokens at most.
+        ensure!(
+            matches!(answer.status, 200 | 401 | 409),
+            "{}",
+            answer.text()
+        );
+        if answer.status == 401 {
+            return Ok(tokens);
+        }
+        tokens.extend(answer.json()["jwt_token"].as_str().map(str::to_owned));
+        made.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Changes the password of an account under a stream of sign-ins; returns all that was signed in by
+/// the old password, before and meanwhile.
+fn signed_in_by_the_old_password(
+    gateway: &Gateway,
+    name: &str,
+    change: impl FnOnce() -> Result<()>,
+) -> Result<Vec<String>> {
+    let mut tokens = vec![gateway.sign_in(name)?, gateway.make_token(name)?];
+    let made = AtomicU32::new(0);
+    std::thread::scope(|scope| -> Result<()> {
+        let made = &made;
+        let streams: Vec<_> = (0..SIGN_INS)
+            .map(|number| scope.spawn(move || sign_in_until_refused(gateway, name, number, made)))
+            .collect();
+        eventually(Duration::from_secs(60), || {
+            Ok(made.load(Ordering::Relaxed) >= SIGN_INS)
+        })?;
+        change()?;
+        for stream in streams {
+            tokens.extend(stream.join().ok().context("a stream of sign-ins broke")??);
+        }
+        Ok(())
+    })?;
+    Ok(tokens)
+}
+
+fn alive(gateway: &Gateway, tokens: &[String]) -> Result<usize> {
+    let mut alive = 0;
+    for token in tokens {
+        alive += usize::from(is_in(gateway, token)?);
+    }
+    Ok(alive)
+}
+
+/// Asks as the window does, which needs no sign-in.
+fn ask_as_the_machines_owner(gateway: &Gateway, ask: &Ask) -> Result<Answer> {
+    let mut stream = UnixStream::connect(gateway.data.path().join("control.sock"))?;
+    stream.write_all(&ask.bytes(0))?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes)?;
+    read_answer(&bytes, false)
+}
+
+fn edit_accounts(gateway: &Gateway, edit: impl FnOnce(&mut Value)) -> Result<()> {
+    let path = gateway.data.path().join("users_db.json");
+    let mut accounts: Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
+    edit(&mut accounts);
+    let draft = path.with_extension("draft");
+    fs::write(&draft, accounts.to_string())?;
+    Ok(fs::rename(&draft, &path)?)
+}
+
+#[test]
+fn no_session_survives_a_new_password_however_it_was_set_over_http() -> Result<()> {
+    no_session_survives_a_new_password(&["own", "admin"])
+}
+
+#[test]
+fn no_session_survives_a_new_password_however_it_was_set_at_the_machine() -> Result<()> {
+    no_session_survives_a_new_password(&["window", "command", "edit"])
+}
+
+fn no_session_survives_a_new_password(ways: &[&str]) -> Result<()> {
+    let options = Options::default()
+        .behind_a_proxy()
+        .without_engine()
+        // Spared the lock-out: what this test wants to see is not that.
+        .file("whitelist.txt", "127.0.0.1\n10.0.0.0/8\n");
+    let gateway = Gateway::start(options)?;
+    gateway.add_user_with("giver", NEW_PASSWORD)?;
+    let giver = gateway.user_id("giver")?;
+    for way in ways.iter().copied() {
+        let name = format!("user_{way}");
+        gateway.add_user(&name)?;
+        let id = gateway.user_id(&name)?;
+        let own = gateway.sign_in(&name)?;
+        let change = || -> Result<()> {
+            let body = json!({"new_password": NEW_PASSWORD});
+            let answer = match way {
+                "own" => {
+                    let body = json!({"current_password": PASSWORD, "new_password": NEW_PASSWORD});
+                    gateway.ask(&Ask::post("/sentinel/api/password").bearer(&own).json(&body))?
+                }
+                "admin" => gateway.admin("POST", &format!("users/{id}/password"), Some(&body))?,
+                "window" => {
+                    let body = json!({"username": name, "password": NEW_PASSWORD});
+                    let ask = Ask::post("/setup/admin").header("Host", "localhost");
+                    ask_as_the_machines_owner(&gateway, &ask.json(&body))?
+                }
+                "command" => {
+                    command_on(
+                        gateway.data.path(),
+                        &["user", "passwd", &name],
+                        NEW_PASSWORD,
+                    )?;
+                    return Ok(());
+                }
+                _ => {
+                    return edit_accounts(&gateway, |accounts| {
+                        accounts[&id]["password"] = accounts[&giver]["password"].clone();
+                    });
+                }
+            };
+            ensure!(answer.status < 300, "{way}: {}", answer.text());
+            Ok(())
+        };
+        let tokens = signed_in_by_the_old_password(&gateway, &name, change)?;
+        assert!(tokens.len() > SIGN_INS as usize, "{way}");
+        // The running gateway notices within a second what others write into its files; by then it
+        // has refused the old password.
+        assert_eq!(alive(&gateway, &tokens)?, 0, "{way}: of {}", tokens.len());
+        assert_eq!(is_in(&gateway, &own)?, way == "own", "{way}");
+        assert_eq!(gateway.login(&name, PASSWORD)?.status, 401, "{way}");
+        assert_eq!(gateway.login(&name, NEW_PASSWORD)?.status, 200, "{way}");
+        let left = gateway.admin("GET", &format!("users/{id}/sessions"), None)?;
+        let tokens = left.json()["tokens"].as_array().map(Vec::len);
+        assert_eq!(tokens, Some(0), "{way}: {}", left.text());
+    }
+    Ok(())
+}
+
+#[test]
+fn no_session_survives_a_password_that_was_set_while_sentinel_was_stopped() -> Result<()> {
+    let gateway = Gateway::start(Options::default().without_engine())?;
+    gateway.add_user("anna")?;
+    gateway.add_user("bert")?;
+    let of_anna = [gateway.sign_in("anna")?, gateway.make_token("anna")?];
+    let of_bert = [gateway.sign_in("bert")?, gateway.make_token("bert")?];
+    let data = gateway.stop()?;
+    command_on(data.path(), &["user", "passwd", "anna"], NEW_PASSWORD)?;
+    let again = Gateway::start(Options::default().data(&data))?;
+    assert_eq!(alive(&again, &of_anna)?, 0);
+    assert_eq!(alive(&again, &of_bert)?, 2, "nobody else is signed out");
+    let data = again.stop()?;
+    let again = Gateway::start(Options::default().data(&data))?;
+    assert_eq!(alive(&again, &of_anna)?, 0);
+    assert_eq!(alive(&again, &of_bert)?, 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_password_set_on_the_command_line_closes_open_sockets() -> Result<()> {
+    let gateway = Gateway::start(Options::default())?;
+    let (first, token) = (gateway.sign_in("owner")?, gateway.make_token("owner")?);
+    let sockets = [
+        socket(&gateway, &first).await?,
+        socket(&gateway, &token).await?,
+    ];
+    command_on(
+        gateway.data.path(),
+        &["user", "passwd", "owner"],
+        NEW_PASSWORD,
+    )?;
+    for socket in sockets {
+        assert!(ended_within(socket, 2 * SECOND).await);
+    }
+    Ok(())
+}
+
+#[test]
+fn sessions_outlive_the_renewal_of_an_old_hash() -> Result<()> {
+    // Made by the original: bcrypt of the usual password.
+    let original = bcrypt::hash(PASSWORD, 4)?;
+    let gateway = Gateway::start(Options::default().without_engine())?;
+    gateway.add_user("anna")?;
+    let (session, token) = (gateway.sign_in("anna")?, gateway.make_token("anna")?);
+    let id = gateway.user_id("anna")?;
+    let data = gateway.stop()?;
+    // As a version before this one would have left it: sessions bound to nothing yet.
+    let path = data.path().join("users_db.json");
+    let mut accounts: Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
+    accounts[&id]["password"] = original.into();
+    fs::write(&path, accounts.to_string())?;
+    let database = rusqlite::Connection::open(data.path().join("sentinel.db"))?;
+    database.execute("UPDATE sessions SET binding = NULL", [])?;
+    drop(database);
+    let again = Gateway::start(Options::default().data(&data))?;
+    let before = [session, token];
+    assert_eq!(alive(&again, &before)?, 2);
+    let renewed = again.sign_in("anna")?;
+    let text = fs::read_to_string(&path)?;
+    assert!(!text.contains("$2b$"), "the hash was renewed: {text}");
+    assert_eq!(alive(&again, &before)?, 2);
+    let data = again.stop()?;
+    let again = Gateway::start(Options::default().data(&data))?;
+    assert_eq!(alive(&again, &before)?, 2);
+    assert!(is_in(&again, &renewed)?);
     Ok(())
 }

@@ -85,7 +85,7 @@ fn without_a_session_programs_get_401_and_browsers_the_sign_in_page() -> Result<
         (answer.status, answer.code().as_str()),
         (401, "sign_in_required")
     );
-    let answer = gateway.ask(&Ask::get("/queue").browser())?;
+    let answer = gateway.ask(&Ask::get("/").browser())?;
     assert_eq!(answer.status, 302);
     assert!(
         answer

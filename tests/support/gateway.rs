@@ -7,6 +7,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::env::consts::EXE_SUFFIX;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -280,17 +281,7 @@ impl Gateway {
     /// Runs a subcommand of `sentineld` on the same data directory, such as `["user", "list"]`, and
     /// returns what it printed.
     pub fn command(&self, words: &[&str]) -> Result<String> {
-        let (first, rest) = words.split_first().context("a subcommand")?;
-        let output = Command::new(program()?)
-            .arg(first)
-            .arg("--data-dir")
-            .arg(self.data.path())
-            .args(rest)
-            .stdin(Stdio::null())
-            .output()?;
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(output.status.success(), "{words:?}: {errors}");
-        Ok(String::from_utf8(output.stdout)?)
+        command_on(self.data.path(), words, "")
     }
 
     /// Sends a request.
@@ -514,6 +505,31 @@ impl Drop for Gateway {
             let _ = self.child.wait();
         }
     }
+}
+
+/// Runs a subcommand of `sentineld` on a data directory, whether a gateway uses it or not, with this
+/// text as its standard input, and returns what it printed.
+pub fn command_on(data: &Path, words: &[&str], input: &str) -> Result<String> {
+    let (first, rest) = words.split_first().context("a subcommand")?;
+    let mut child = Command::new(program()?)
+        .arg(first)
+        .arg("--data-dir")
+        .arg(data)
+        .args(rest)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    // A subcommand that reads nothing may be gone already.
+    let _ = child
+        .stdin
+        .take()
+        .context("standard input")?
+        .write_all(input.as_bytes());
+    let output = child.wait_with_output()?;
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{words:?}: {errors}");
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 fn login(name: &str, password: &str) -> Ask {

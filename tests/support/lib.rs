@@ -5,5 +5,5 @@ mod gateway;
 mod socket;
 
 pub use client::{Answer, Ask, exchange, read_answer};
-pub use gateway::{Gateway, Options, PASSWORD, eventually};
+pub use gateway::{Gateway, Options, PASSWORD, command_on, eventually};
 pub use socket::{Socket, ended_within};

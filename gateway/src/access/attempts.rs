@@ -1,6 +1,10 @@
-//! Lock-out after failed sign-ins, by address and by account: 3 failures 60 s, 6 failures 90 s,
-//! 9 and every further one 300 s, as in the original. A good sign-in forgives only the failures at
-//! its own account, so an own account is no way to reset the counter (defects S6, U18).
+//! Lock-out after failed sign-ins, by address: 3 failures 60 s, 6 failures 90 s, 9 and every further
+//! one 300 s, as in the original. A good sign-in forgives only the failures at its own account, so
+//! an own account is no way to reset the counter (defects S6, U18).
+//!
+//! Failures at an account lock nobody out: they would let a stranger shut its owner out. They slow
+//! other strangers down at this account. A live session, and a device that has signed in to the
+//! account before, are judged by their own failures, whatever strangers do.
 
 use super::ClientIp;
 use parking_lot::Mutex;
@@ -14,6 +18,23 @@ const MAX_ENTRIES: usize = 10_000;
 const MAX_ACCOUNTS_PER_ADDRESS: usize = 16;
 /// Failures are forgotten after so long without a new one.
 const FORGET_AFTER: Duration = Duration::from_secs(30 * 60);
+
+/// Failures at an account from which on strangers wait for each further try there.
+const SLOW_FROM: u32 = 10;
+/// Longest such wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// By what a try is judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// On the allow list: locked out by nothing.
+    Spared,
+    /// Whoever holds a live session, or comes from a device that has signed in to this account
+    /// before: judged by the failures under this key alone.
+    Known(String),
+    /// Judged by the address, and slowed by what strangers did to the account.
+    Stranger,
+}
 
 /// A lock-out in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +85,25 @@ impl Entry {
         })
     }
 
+    /// Doubles with every failure; ends when the failures are forgotten.
+    fn wait(&self, now: Instant) -> Duration {
+        let is_fresh = self
+            .last
+            .is_some_and(|last| now.duration_since(last) <= FORGET_AFTER);
+        let Some(beyond) = self.failures.checked_sub(SLOW_FROM).filter(|_| is_fresh) else {
+            return Duration::ZERO;
+        };
+        Duration::from_secs(1 << beyond.min(5)).min(LONGEST_WAIT)
+    }
+
+    fn slowness(&self, now: Instant) -> Option<Lockout> {
+        let remaining = self.wait(now);
+        (!remaining.is_zero()).then_some(Lockout {
+            failed_attempts: self.failures,
+            remaining,
+        })
+    }
+
     fn fail(&mut self, now: Instant) {
         if self
             .last
@@ -91,6 +131,7 @@ fn lock_time(failures: u32) -> Option<Duration> {
 struct Tables {
     addresses: HashMap<ClientIp, Entry>,
     accounts: HashMap<String, Entry>,
+    known: HashMap<String, Entry>,
 }
 
 /// All counters.
@@ -100,24 +141,33 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// The longer of the lock-outs of an address and an account.
-    pub fn lockout(&self, address: ClientIp, account: &str, now: Instant) -> Option<Lockout> {
-        let tables = self.tables.lock();
-        let of_address = tables
-            .addresses
-            .get(&address.origin())
-            .and_then(|entry| entry.lockout(now));
-        let of_account = tables
-            .accounts
-            .get(&key_of(account))
-            .and_then(|entry| entry.lockout(now));
-        of_address
-            .into_iter()
-            .chain(of_account)
-            .max_by_key(|lockout| lockout.remaining)
+    /// The lock-out of a try.
+    pub fn lockout(&self, standing: &Standing, address: ClientIp, now: Instant) -> Option<Lockout> {
+        match standing {
+            Standing::Spared => None,
+            Standing::Known(key) => self
+                .tables
+                .lock()
+                .known
+                .get(key)
+                .and_then(|entry| entry.lockout(now)),
+            Standing::Stranger => self.address_lockout(address, now),
+        }
     }
 
-    /// The lock-out of an address alone, for callers whose account is not locked against them.
+    /// How long a try at an account waits.
+    pub fn wait(&self, standing: &Standing, account: &str, now: Instant) -> Duration {
+        if *standing != Standing::Stranger {
+            return Duration::ZERO;
+        }
+        self.tables
+            .lock()
+            .accounts
+            .get(&key_of(account))
+            .map_or(Duration::ZERO, |entry| entry.wait(now))
+    }
+
+    /// The lock-out of an address.
     pub fn address_lockout(&self, address: ClientIp, now: Instant) -> Option<Lockout> {
         self.tables
             .lock()
@@ -126,19 +176,24 @@ impl Attempts {
             .and_then(|entry| entry.lockout(now))
     }
 
-    /// Failures of an address so far.
-    pub fn failures(&self, address: ClientIp) -> u32 {
-        self.tables
-            .lock()
-            .addresses
-            .get(&address.origin())
-            .map_or(0, |entry| entry.failures)
+    /// Failures so far of what a try is judged by.
+    pub fn failures(&self, standing: &Standing, address: ClientIp) -> u32 {
+        let tables = self.tables.lock();
+        match standing {
+            Standing::Known(key) => tables.known.get(key),
+            Standing::Spared | Standing::Stranger => tables.addresses.get(&address.origin()),
+        }
+        .map_or(0, |entry| entry.failures)
     }
 
-    /// Counts a failure; returns the failures of this address so far.
-    pub fn failed(&self, address: ClientIp, account: &str, now: Instant) -> u32 {
+    /// Counts a failure.
+    pub fn failed(&self, standing: &Standing, address: ClientIp, account: &str, now: Instant) {
         let account = key_of(account);
         let mut tables = self.tables.lock();
+        if let Standing::Known(key) = standing {
+            entry(&mut tables.known, key.clone(), now).fail(now);
+            return;
+        }
         entry(&mut tables.accounts, account.clone(), now).fail(now);
         let of_address = entry(&mut tables.addresses, address.origin(), now);
         of_address.fail(now);
@@ -151,13 +206,16 @@ impl Attempts {
         } else if of_address.by_account.len() < MAX_ACCOUNTS_PER_ADDRESS {
             of_address.by_account.push((account, 1));
         }
-        of_address.failures
     }
 
     /// Forgives the failures at this account, and no others.
-    pub fn succeeded(&self, address: ClientIp, account: &str) {
+    pub fn succeeded(&self, standing: &Standing, address: ClientIp, account: &str) {
         let account = key_of(account);
         let mut tables = self.tables.lock();
+        if let Standing::Known(key) = standing {
+            tables.known.remove(key);
+            return;
+        }
         tables.accounts.remove(&account);
         if let Some(entry) = tables.addresses.get_mut(&address.origin()) {
             if let Some(index) = entry
@@ -179,16 +237,23 @@ impl Attempts {
         let mut tables = self.tables.lock();
         match kind {
             AttemptKind::Account => tables.accounts.remove(&key_of(key)).is_some(),
-            AttemptKind::Address => key.parse().is_ok_and(|address| {
-                tables
-                    .addresses
-                    .remove(&ClientIp::new(address).origin())
-                    .is_some()
-            }),
+            // Bans of IPv6 are written as their /64.
+            AttemptKind::Address => {
+                key.split('/')
+                    .next()
+                    .unwrap_or(key)
+                    .parse()
+                    .is_ok_and(|address| {
+                        tables
+                            .addresses
+                            .remove(&ClientIp::new(address).origin())
+                            .is_some()
+                    })
+            }
         }
     }
 
-    /// The lock-outs in force.
+    /// The lock-outs of addresses in force, and the accounts at which strangers are slowed.
     pub fn lockouts(&self, now: Instant) -> Vec<LockoutView> {
         let tables = self.tables.lock();
         let addresses = tables.addresses.iter().filter_map(|(address, entry)| {
@@ -202,7 +267,7 @@ impl Attempts {
             Some(LockoutView {
                 kind: AttemptKind::Account,
                 key: account.clone(),
-                lockout: entry.lockout(now)?,
+                lockout: entry.slowness(now)?,
             })
         });
         addresses.chain(accounts).collect()
@@ -246,14 +311,23 @@ mod tests {
         ClientIp::new(text.parse().unwrap())
     }
 
+    fn fail(attempts: &Attempts, address: &str, account: &str, now: Instant) {
+        attempts.failed(&Standing::Stranger, ip(address), account, now);
+    }
+
+    fn is_locked(attempts: &Attempts, address: &str, now: Instant) -> bool {
+        let lockout = attempts.lockout(&Standing::Stranger, ip(address), now);
+        lockout.is_some()
+    }
+
     #[test]
     fn the_originals_steps() {
         let attempts = Attempts::default();
         let mut now = Instant::now();
         let mut seen = Vec::new();
         for _ in 0..10 {
-            attempts.failed(ip("10.0.0.1"), "alice", now);
-            let lockout = attempts.lockout(ip("10.0.0.1"), "alice", now);
+            fail(&attempts, "10.0.0.1", "alice", now);
+            let lockout = attempts.lockout(&Standing::Stranger, ip("10.0.0.1"), now);
             seen.push(lockout.map_or(0, |lockout| lockout.remaining.as_secs()));
             now += Duration::from_secs(301);
         }
@@ -261,20 +335,69 @@ mod tests {
     }
 
     #[test]
-    fn s4_an_account_is_locked_against_all_addresses_and_an_address_against_all_accounts() {
+    fn failures_of_one_address_lock_no_other_out_and_slow_strangers_at_the_account() {
         let attempts = Attempts::default();
         let now = Instant::now();
-        for last in 1..=3 {
-            attempts.failed(ip(&format!("10.0.0.{last}")), "alice", now);
+        let mut waits = Vec::new();
+        for number in 1..=16 {
+            fail(&attempts, &format!("10.0.0.{number}"), "alice", now);
+            let wait = attempts.wait(&Standing::Stranger, "Alice", now);
+            waits.push(wait.as_secs());
         }
-        assert!(attempts.lockout(ip("10.0.0.200"), "Alice", now).is_some());
-        assert!(attempts.lockout(ip("10.0.0.200"), "bob", now).is_none());
+        let mut expected = vec![0; 9];
+        expected.extend([1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(waits, expected);
+        assert!(!is_locked(&attempts, "10.0.0.200", now));
+        assert_eq!(
+            attempts.wait(&Standing::Stranger, "bob", now),
+            Duration::ZERO
+        );
+        for standing in [Standing::Spared, Standing::Known("x".to_owned())] {
+            assert_eq!(attempts.wait(&standing, "alice", now), Duration::ZERO);
+        }
+        let shown = attempts.lockouts(now);
+        assert_eq!(shown.len(), 1);
+        assert_eq!(shown[0].kind, AttemptKind::Account);
+        let later = now + FORGET_AFTER + Duration::from_secs(1);
+        assert!(attempts.wait(&Standing::Stranger, "alice", later).is_zero());
         for name in ["a", "b", "c"] {
-            attempts.failed(ip("2001:db8::1"), name, now);
+            fail(&attempts, "2001:db8::1", name, now);
         }
         assert!(
-            attempts.lockout(ip("2001:db8::2"), "zoe", now).is_some(),
+            is_locked(&attempts, "2001:db8::2", now),
             "one /64 is one address"
+        );
+    }
+
+    #[test]
+    fn whoever_is_known_is_judged_by_their_own_failures() {
+        let attempts = Attempts::default();
+        let now = Instant::now();
+        for _ in 0..9 {
+            fail(&attempts, "10.0.0.1", "alice", now);
+        }
+        let known = Standing::Known("session:1".to_owned());
+        let other = Standing::Known("session:2".to_owned());
+        let address = ip("10.0.0.1");
+        assert!(attempts.lockout(&known, address, now).is_none());
+        for _ in 0..3 {
+            attempts.failed(&known, address, "alice", now);
+        }
+        assert_eq!(attempts.failures(&known, address), 3);
+        assert_eq!(
+            attempts.failures(&Standing::Stranger, address),
+            9,
+            "nothing is added to what strangers did"
+        );
+        let lockout = attempts.lockout(&known, ip("10.0.0.9"), now).unwrap();
+        assert_eq!(lockout.remaining, Duration::from_secs(60));
+        assert!(attempts.lockout(&other, address, now).is_none());
+        let later = now + Duration::from_secs(61);
+        attempts.succeeded(&known, address, "alice");
+        assert_eq!(attempts.failures(&known, address), 0);
+        assert!(
+            is_locked(&attempts, "10.0.0.1", later),
+            "strangers stay out"
         );
     }
 
@@ -283,15 +406,15 @@ mod tests {
         let attempts = Attempts::default();
         let now = Instant::now();
         for round in 1..=9 {
-            attempts.failed(ip("10.0.0.1"), "admin", now);
-            attempts.succeeded(ip("10.0.0.1"), "mallory");
+            fail(&attempts, "10.0.0.1", "admin", now);
+            attempts.succeeded(&Standing::Stranger, ip("10.0.0.1"), "mallory");
             assert_eq!(
-                attempts.lockout(ip("10.0.0.1"), "admin", now).is_some(),
+                is_locked(&attempts, "10.0.0.1", now),
                 round % 3 == 0,
                 "{round}"
             );
         }
-        attempts.succeeded(ip("10.0.0.1"), "admin");
+        attempts.succeeded(&Standing::Stranger, ip("10.0.0.1"), "admin");
         assert!(attempts.lockouts(now).is_empty());
     }
 
@@ -300,17 +423,19 @@ mod tests {
         let attempts = Attempts::default();
         let now = Instant::now();
         for number in 0..(MAX_ENTRIES as u32 + 500) {
-            attempts.failed(
-                ClientIp::new(std::net::Ipv4Addr::from(number).into()),
-                &format!("user{number}"),
-                now,
-            );
+            let address = ClientIp::new(std::net::Ipv4Addr::from(number).into());
+            let known = Standing::Known(number.to_string());
+            let name = format!("user{number}");
+            attempts.failed(&Standing::Stranger, address, &name, now);
+            attempts.failed(&known, address, &name, now);
         }
         let tables = attempts.tables.lock();
         assert_eq!(tables.addresses.len(), MAX_ENTRIES);
         assert_eq!(tables.accounts.len(), MAX_ENTRIES);
+        assert_eq!(tables.known.len(), MAX_ENTRIES);
         drop(tables);
         let later = now + FORGET_AFTER + Duration::from_secs(1);
-        assert_eq!(attempts.failed(ip("0.0.3.232"), "x", later), 1);
+        fail(&attempts, "0.0.3.232", "x", later);
+        assert_eq!(attempts.failures(&Standing::Stranger, ip("0.0.3.232")), 1);
     }
 }

@@ -320,6 +320,11 @@ impl AccessLists {
         let text =
             files::read_optional(&list.path).map_err(|source| io_error(&list.path, source))?;
         let mut text = text.unwrap_or_default();
+        // What failed is counted by origin, and so it is banned.
+        let origin = match address.origin().address() {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(network) => format!("{network}/64"),
+        };
         if AddressSet::parse(&text)?.contains(address) {
             return list.read();
         }
@@ -332,7 +337,7 @@ impl AccessLists {
             .collect();
         let since = rfc3339(clock::now());
         text.push_str(&format!(
-            "{address} # {BAN_MARK} {reason} {SINCE_MARK}{since})\n"
+            "{origin} # {BAN_MARK} {reason} {SINCE_MARK}{since})\n"
         ));
         list.write(&text)
     }

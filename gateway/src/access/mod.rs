@@ -6,7 +6,7 @@ mod client_ip;
 mod lists;
 mod origin;
 
-pub use attempts::{AttemptKind, Attempts, Lockout, LockoutView};
+pub use attempts::{AttemptKind, Attempts, Lockout, LockoutView, Standing};
 pub(crate) use client_ip::FORWARDING_HEADERS;
 pub use client_ip::{Caller, ClientIp, TrustedProxies, caller_of};
 pub use lists::{

@@ -1,6 +1,6 @@
 //! The account file and what is in force of it.
 
-use super::{Account, UserId, UserName};
+use super::{Account, Binding, UserId, UserName};
 use crate::files::{self, Fingerprint, WriteLock};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -40,6 +40,9 @@ pub enum AccountsError {
     /// There are accounts already.
     #[error("there are accounts already")]
     NotFirst,
+    /// The password was changed meanwhile.
+    #[error("the password was changed meanwhile")]
+    Changed,
 }
 
 /// All accounts at one moment.
@@ -88,7 +91,8 @@ impl Accounts {
         serde_json::to_string_pretty(&entries).unwrap_or_default() + "\n"
     }
 
-    fn insert(&mut self, account: Account) {
+    fn insert(&mut self, mut account: Account) {
+        account.binding = Binding::of_password_hash(&account.password);
         let id = account.id.clone();
         if let Some(old) = self.by_id.insert(id.clone(), Arc::new(account)) {
             self.forget_name(&old);
@@ -156,6 +160,12 @@ impl Accounts {
             .find(|account| account.admin && !account.disabled)
     }
 
+    /// Whether the password of some account is still as the original had it.
+    pub fn has_hashes_of_the_original(&self) -> bool {
+        self.iter()
+            .any(|account| account.password.starts_with("$2"))
+    }
+
     fn has_admin(&self) -> bool {
         self.owner().is_some()
     }
@@ -172,6 +182,9 @@ pub struct AccountChange {
     pub disabled: Option<bool>,
     /// New password hash.
     pub password_hash: Option<String>,
+    /// The change was allowed by this password, and is refused when the account has another one by
+    /// now.
+    pub only_while: Option<Binding>,
 }
 
 #[derive(Debug)]
@@ -296,6 +309,12 @@ impl Database {
     ) -> Result<Arc<Account>, AccountsError> {
         self.update(|accounts| {
             let mut account = (**accounts.get(id).ok_or(AccountsError::Unknown)?).clone();
+            if change
+                .only_while
+                .is_some_and(|given| given != account.binding())
+            {
+                return Err(AccountsError::Changed);
+            }
             if let Some(name) = change.username {
                 if is_taken(accounts, name.as_str(), Some(id)) {
                     return Err(AccountsError::NameTaken);
@@ -485,6 +504,25 @@ mod tests {
             Err(AccountsError::LastAdmin)
         ));
         database.delete(&id("first")).unwrap();
+    }
+
+    #[test]
+    fn a_change_that_an_old_password_allowed_is_refused() {
+        let (_directory, database) = database();
+        database.add_first(account("owner", true)).unwrap();
+        let before = database.current().find("owner").unwrap().clone();
+        let change = |hash: &str| {
+            let change = AccountChange {
+                password_hash: Some(hash.to_owned()),
+                only_while: Some(before.binding()),
+                ..AccountChange::default()
+            };
+            database.change(&before.id, change)
+        };
+        assert_eq!(change("new").unwrap().password_hash(), "new");
+        assert!(matches!(change("newer"), Err(AccountsError::Changed)));
+        let now = database.current().find("owner").unwrap().clone();
+        assert_eq!(now.password_hash(), "new");
     }
 
     #[test]

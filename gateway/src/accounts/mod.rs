@@ -1,10 +1,12 @@
 //! `users_db.json`: the accounts, in the original's format, edited by hand or by us, read again
 //! when it changes. A broken file is refused and reported; it never means "no accounts" (S38).
 
+mod binding;
 mod database;
 mod name;
 mod password;
 
+pub use binding::Binding;
 pub use database::{AccountChange, Accounts, AccountsError, Database};
 pub use name::{PasswordFault, UserName, UserNameFault, check_password};
 pub use password::{HashError, Hasher, PasswordCheck};
@@ -53,6 +55,9 @@ pub struct Account {
     pub username: String,
     /// argon2id hash in PHC form, or a bcrypt hash of the original.
     password: String,
+    /// Of the hash; computed once, as every request is judged by it.
+    #[serde(skip)]
+    binding: Binding,
     /// Whether he is an admin.
     #[serde(default)]
     pub admin: bool,
@@ -85,12 +90,18 @@ impl Account {
         Self {
             id: UserId::generate(),
             username: name.as_str().to_owned(),
+            binding: Binding::of_password_hash(&password_hash),
             password: password_hash,
             admin,
             disabled: false,
             created_at: Some(now),
             other: Map::new(),
         }
+    }
+
+    /// What sessions of this account rest on now.
+    pub fn binding(&self) -> Binding {
+        self.binding
     }
 
     /// The stored hash, for [`Hasher::check`].

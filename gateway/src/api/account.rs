@@ -2,9 +2,11 @@
 
 use super::views::{SessionView, TokenView};
 use super::{Answer, Body, Done};
-use crate::accounts::{AccountChange, check_password};
+use crate::accounts::{AccountChange, Binding, check_password};
 use crate::app::App;
-use crate::auth::{self, Actor, NewSession, PROOF_LIFE, SessionKind, SignedIn, authenticate};
+use crate::auth::{
+    self, Actor, Claim, NewSession, PROOF_LIFE, SessionKind, SignedIn, authenticate,
+};
 use crate::clock::rfc3339;
 use crate::http::{ApiError, RequestContext};
 use crate::store::AuditEvent;
@@ -87,7 +89,7 @@ pub(crate) async fn step_up(
     authenticate(
         &app,
         &context.caller,
-        &signed_in.account.username,
+        Claim::Session(&signed_in),
         body.password,
     )
     .await?;
@@ -116,21 +118,24 @@ pub(crate) async fn change_password(
     let account = authenticate(
         &app,
         &context.caller,
-        &signed_in.account.username,
+        Claim::Session(&signed_in),
         body.current_password,
     )
     .await?;
     let hash = app.hasher.hash(body.new_password).await?;
-    app.accounts.change(
-        &account.id,
-        AccountChange {
-            password_hash: Some(hash),
-            ..AccountChange::default()
-        },
-    )?;
-    app.sessions
-        .end_user(&account.id, Some(&signed_in.session.id))
-        .await?;
+    let own = &signed_in.session.id;
+    let (from, to) = (account.binding(), Binding::of_password_hash(&hash));
+    let kept = app
+        .sessions
+        .carry_over(&account.id, from, to, |session| session.id == *own);
+    let change = AccountChange {
+        password_hash: Some(hash),
+        only_while: Some(from),
+        ..AccountChange::default()
+    };
+    app.accounts.change(&account.id, change)?;
+    app.sessions.settle(kept).await?;
+    app.sessions.end_user(&account.id, Some(own)).await?;
     app.audit(
         AuditEvent::PasswordChanged,
         Some(&account.username),
@@ -253,7 +258,7 @@ pub(crate) async fn make_token(
     let account = authenticate(
         &app,
         &context.caller,
-        &signed_in.account.username,
+        Claim::Session(&signed_in),
         body.password,
     )
     .await?;
@@ -268,7 +273,7 @@ pub(crate) async fn make_token(
         address: context.caller.address,
         user_agent: auth::text_of(&headers, &USER_AGENT),
     };
-    let (jwt_token, session) = app.sessions.issue(&account, new).await?;
+    let (jwt_token, session) = auth::issue(&app, &account, new).await?;
     app.audit(
         AuditEvent::TokenMade,
         Some(&account.username),

@@ -16,6 +16,7 @@ mod setup;
 mod sharing;
 mod statistics;
 mod status;
+mod tickets;
 mod usage;
 mod views;
 
@@ -49,6 +50,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(account::end_session))
         .routes(routes!(account::tokens, account::make_token))
         .routes(routes!(account::revoke_token))
+        .routes(routes!(tickets::make))
         .routes(routes!(engine::status))
         .routes(routes!(engine::start))
         .routes(routes!(engine::stop))
@@ -118,6 +120,10 @@ pub(crate) fn document() -> OpenApi {
         .bearer_format("JWT")
         .build();
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    let api_key = ApiKey::Header(ApiKeyValue::new("X-API-Key"));
+    components.add_security_scheme("api_key", SecurityScheme::ApiKey(api_key));
+    let basic = HttpBuilder::new().scheme(HttpAuthScheme::Basic).build();
+    components.add_security_scheme("basic", SecurityScheme::Http(basic));
     document.components = Some(components);
     document
 }
@@ -128,7 +134,7 @@ fn base_document() -> OpenApi {
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(
             "Own account and administration. Sign in with POST /login (cookie jwt_token) or send an API token as \
-             Authorization: Bearer. Administration from a signed-in browser also needs the header X-Sentinel-Proof \
+             Authorization: Bearer, as X-API-Key, or as the password of HTTP Basic. Administration from a signed-in browser also needs the header X-Sentinel-Proof \
              from POST /sentinel/api/step-up.",
         ))
         .build();

@@ -114,7 +114,7 @@ pub(crate) async fn change(
         username,
         admin: body.admin,
         disabled: body.disabled,
-        password_hash: None,
+        ..AccountChange::default()
     };
     let account = app.accounts.change(&id, change)?;
     if account.disabled {

@@ -8,7 +8,6 @@ use crate::store::AuditEvent;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
-use http::header::SET_COOKIE;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -59,7 +58,7 @@ pub(crate) async fn enter(
     let begun = begin_session(&app, &context, &headers, account, Some("one-time link")).await?;
     let target = query.next.filter(|next| is_own_path(next));
     let target = target.as_deref().unwrap_or("/");
-    Ok(([(SET_COOKIE, begun.cookie)], found(target)).into_response())
+    Ok((begun.cookies, found(target)).into_response())
 }
 
 /// A path on this server: browsers take `//host` and `/\host` for another one.

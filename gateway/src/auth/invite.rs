@@ -213,5 +213,5 @@ pub(crate) async fn join(
     }
     let begun = begin_session(&app, &context, &headers, &account, Some("invite")).await?;
     let body = json!({ "message": format!("The account {name} has been created.") });
-    Ok(answer_sign_in(&headers, begun.cookie, body))
+    Ok(answer_sign_in(&headers, begun, body))
 }

@@ -1,9 +1,9 @@
 //! The original's four addresses: `/register`, `/login`, `/generate_token`, `/logout`.
 
-use super::begin::{answer_sign_in, begin_session, cookie, found, hours, text_of};
+use super::begin::{answer_sign_in, begin_session, cookie, found, hours, issue, text_of};
 use super::fields::Fields;
 use super::sign_in::refuse_guess;
-use super::{NewSession, SessionKind, SignedIn, authenticate};
+use super::{Claim, NewSession, SessionKind, SignedIn, authenticate};
 use crate::accounts::{Account, UserName, check_password};
 use crate::app::App;
 use crate::clock;
@@ -76,6 +76,7 @@ pub(crate) async fn token_page(
 pub(crate) async fn register(
     State(app): State<Arc<App>>,
     context: RequestContext,
+    headers: HeaderMap,
     mut fields: Fields,
 ) -> Result<Response, ApiError> {
     let name = UserName::parse(&fields.require("new_user_username")?)?;
@@ -93,7 +94,7 @@ pub(crate) async fn register(
         let admin = authenticate(
             &app,
             &context.caller,
-            &username,
+            Claim::Name(&username, &headers),
             fields.require("password")?,
         )
         .await
@@ -169,10 +170,11 @@ pub(crate) async fn login(
 ) -> Result<Response, ApiError> {
     let username = fields.require("username")?;
     let password = fields.require("password")?;
-    let account = authenticate(&app, &context.caller, &username, password).await?;
+    let claim = Claim::Name(&username, &headers);
+    let account = authenticate(&app, &context.caller, claim, password).await?;
     let begun = begin_session(&app, &context, &headers, &account, None).await?;
     let body = json!({ "message": "Login successful", "jwt_token": begun.token });
-    Ok(answer_sign_in(&headers, begun.cookie, body))
+    Ok(answer_sign_in(&headers, begun, body))
 }
 
 /// `POST /generate_token`. The cookie stays as it is (defect S51).
@@ -188,7 +190,8 @@ pub(crate) async fn generate_token(
     let name = fields
         .optional("name")
         .unwrap_or_else(|| "Token".to_owned());
-    let account = authenticate(&app, &context.caller, &username, password).await?;
+    let claim = Claim::Name(&username, &headers);
+    let account = authenticate(&app, &context.caller, claim, password).await?;
     let new = NewSession {
         kind: SessionKind::Token,
         name: &name,
@@ -197,7 +200,7 @@ pub(crate) async fn generate_token(
         address: context.caller.address,
         user_agent: text_of(&headers, &USER_AGENT),
     };
-    let (token, _) = app.sessions.issue(&account, new).await?;
+    let (token, _) = issue(&app, &account, new).await?;
     app.audit(
         AuditEvent::TokenMade,
         Some(&account.username),
@@ -236,7 +239,9 @@ pub(crate) async fn logout(
     query: Result<Query<LogoutQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    if let Some(signed_in) = SignedIn::find(&app, &headers) {
+    let signed_in =
+        SignedIn::find(&app, &headers).filter(|signed_in| signed_in.credential.may_sign_out());
+    if let Some(signed_in) = signed_in {
         app.sessions.end(&signed_in.session.id).await?;
         app.audit(
             AuditEvent::LoggedOut,

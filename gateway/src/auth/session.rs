@@ -2,7 +2,7 @@
 //! session ends its token and its open WebSockets at once.
 
 use crate::access::ClientIp;
-use crate::accounts::{Account, UserId};
+use crate::accounts::{Account, Accounts, Binding, UserId};
 use crate::clock;
 use crate::store::{SessionRow, Store, StoreError};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -66,6 +66,16 @@ pub struct Session {
     written_use: AtomicI64,
     ended: CancellationToken,
     proof: Mutex<Option<([u8; 32], Instant)>>,
+    bound: Mutex<Bound>,
+}
+
+/// What a session rests on.
+#[derive(Clone, Copy, Debug)]
+struct Bound {
+    /// None in what an older version made for an account that is not there.
+    to: Option<Binding>,
+    /// What it will rest on, while the account is being changed.
+    next: Option<Binding>,
 }
 
 impl fmt::Debug for Session {
@@ -110,6 +120,13 @@ impl Session {
         })
     }
 
+    /// Whether the account still has what this session was made by.
+    pub fn is_bound_to(&self, account: &Account) -> bool {
+        let binding = Some(account.binding());
+        let bound = *self.bound.lock();
+        self.user == account.id && (bound.to == binding || bound.next == binding)
+    }
+
     fn is_live(&self, now: i64) -> bool {
         now < self.expires_at && !self.ended.is_cancelled()
     }
@@ -133,6 +150,10 @@ impl Session {
             written_use: AtomicI64::new(row.last_used_at.unwrap_or(0)),
             ended: CancellationToken::new(),
             proof: Mutex::new(None),
+            bound: Mutex::new(Bound {
+                to: row.binding.as_deref().and_then(Binding::from_bytes),
+                next: None,
+            }),
         })
     }
 
@@ -148,6 +169,26 @@ impl Session {
             last_used_at: self.last_used_at(),
             address: self.address.clone(),
             user_agent: self.user_agent.clone(),
+            binding: self.bound.lock().to.map(|to| to.as_bytes().to_vec()),
+        }
+    }
+}
+
+/// Sessions that go on while what they rest on is changed by their own account: they count with the
+/// old and the new until this is settled, and with the old alone when it is dropped.
+#[derive(Debug)]
+pub(crate) struct CarryOver {
+    sessions: Vec<Arc<Session>>,
+    to: Binding,
+}
+
+impl Drop for CarryOver {
+    fn drop(&mut self) {
+        for session in &self.sessions {
+            let mut bound = session.bound.lock();
+            if bound.next == Some(self.to) {
+                bound.next = None;
+            }
         }
     }
 }
@@ -244,21 +285,47 @@ impl fmt::Debug for Sessions {
     }
 }
 
+fn note_use(session: Arc<Session>, now: i64) -> Option<Arc<Session>> {
+    if !session.is_live(now) {
+        return None;
+    }
+    session.last_used_at.store(now, Ordering::Relaxed);
+    Some(session)
+}
+
 fn digest(text: &str) -> [u8; 32] {
     Sha256::digest(text.as_bytes()).into()
 }
 
 impl Sessions {
-    /// Loads what has not run out.
-    pub fn load(store: Arc<Store>, key: &[u8]) -> Result<Self, StoreError> {
+    /// Loads what has not run out and still rests on what its account has. What an older version
+    /// made rests from now on what its account has now.
+    pub fn load(store: Arc<Store>, key: &[u8], accounts: &Accounts) -> Result<Self, StoreError> {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.leeway = 0;
         validation.set_required_spec_claims(&["exp", "sub"]);
         let mut tables = Tables::default();
+        let (mut adopted, mut over) = (Vec::new(), Vec::new());
         for row in store.load_sessions(clock::now())? {
-            if let Some(session) = Session::from_row(row) {
-                tables.insert(&Arc::new(session));
+            let Some(session) = Session::from_row(row) else {
+                continue;
+            };
+            // Where the account file cannot be read now, the account is looked at when it can.
+            if let Some(account) = accounts.get(&session.user) {
+                let mut bound = session.bound.lock();
+                if bound.to.is_none() {
+                    let to = account.binding();
+                    bound.to = Some(to);
+                    adopted.push((session.id.clone(), to.as_bytes().to_vec()));
+                } else if bound.to != Some(account.binding()) {
+                    over.push(session.id.clone());
+                    continue;
+                }
             }
+            tables.insert(&Arc::new(session));
+        }
+        if !adopted.is_empty() || !over.is_empty() {
+            store.settle_sessions(adopted, over)?;
         }
         Ok(Self {
             store,
@@ -297,6 +364,10 @@ impl Sessions {
             written_use: AtomicI64::new(0),
             ended: CancellationToken::new(),
             proof: Mutex::new(None),
+            bound: Mutex::new(Bound {
+                to: Some(account.binding()),
+                next: None,
+            }),
         });
         let claims = Claims {
             sub: session.user.to_string(),
@@ -354,11 +425,21 @@ impl Sessions {
             Some(session) => session,
             None => self.verify_signature(token, digest)?,
         };
-        if !session.is_live(now) {
-            return None;
-        }
-        session.last_used_at.store(now, Ordering::Relaxed);
-        Some(session)
+        note_use(session, now)
+    }
+
+    /// A session that was found in another way than by its token: live, and its use noted.
+    pub(crate) fn noted(&self, session: Arc<Session>) -> Option<Arc<Session>> {
+        note_use(session, clock::now())
+    }
+
+    /// Whether a text is the token of a live session; notes no use.
+    pub(crate) fn knows(&self, token: &str) -> bool {
+        let digest = digest(token);
+        let known = self.tables.read().by_digest.get(&digest).cloned();
+        known
+            .or_else(|| self.verify_signature(token, digest))
+            .is_some_and(|session| session.is_live(clock::now()))
     }
 
     /// Verifies a token that was not seen since the start.
@@ -407,14 +488,6 @@ impl Sessions {
             .collect()
     }
 
-    /// Whether this account has signed in from this address and still is.
-    pub fn is_known_device(&self, user: &UserId, address: ClientIp) -> bool {
-        let address = address.to_string();
-        self.of_user(user)
-            .iter()
-            .any(|session| session.kind == SessionKind::Browser && session.address == address)
-    }
-
     /// Ends one session.
     pub async fn end(&self, id: &str) -> Result<(), StoreError> {
         self.end_all(vec![id.to_owned()]).await
@@ -433,7 +506,41 @@ impl Sessions {
         self.end_all(ids).await
     }
 
-    /// Ends at once what is signed in as accounts that are gone or disabled.
+    /// Begins to let those sessions of an account go on that rest on `from`, when it is about to
+    /// change into `to`.
+    pub(crate) fn carry_over(
+        &self,
+        user: &UserId,
+        from: Binding,
+        to: Binding,
+        which: impl Fn(&Session) -> bool,
+    ) -> CarryOver {
+        let tables = self.tables.read();
+        let mut sessions = Vec::new();
+        for session in tables.by_user.get(user).into_iter().flatten() {
+            let mut bound = session.bound.lock();
+            if bound.to == Some(from) && which(session) {
+                bound.next = Some(to);
+                sessions.push(Arc::clone(session));
+            }
+        }
+        CarryOver { sessions, to }
+    }
+
+    /// The account has changed: from now on these sessions rest on the new alone.
+    pub(crate) async fn settle(&self, carried: CarryOver) -> Result<(), StoreError> {
+        let mut bound = Vec::new();
+        for session in &carried.sessions {
+            session.bound.lock().to = Some(carried.to);
+            bound.push((session.id.clone(), carried.to.as_bytes().to_vec()));
+        }
+        if bound.is_empty() {
+            return Ok(());
+        }
+        self.store.bind_sessions(bound).await
+    }
+
+    /// Ends at once the sessions of which this holds.
     pub async fn end_where(
         &self,
         mut is_over: impl FnMut(&Session) -> bool,
@@ -490,6 +597,30 @@ impl Sessions {
     }
 }
 
+/// A session of a browser that is in no table.
+#[cfg(test)]
+pub(super) fn test_session(id: &str, user: &str) -> Session {
+    Session {
+        id: id.to_owned(),
+        user: UserId::parse(user).unwrap(),
+        kind: SessionKind::Browser,
+        name: String::new(),
+        admin: false,
+        created_at: 0,
+        expires_at: i64::MAX,
+        address: String::new(),
+        user_agent: String::new(),
+        last_used_at: AtomicI64::new(0),
+        written_use: AtomicI64::new(0),
+        ended: CancellationToken::new(),
+        proof: Mutex::new(None),
+        bound: Mutex::new(Bound {
+            to: None,
+            next: None,
+        }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -498,7 +629,9 @@ mod tests {
     fn sessions() -> (tempfile::TempDir, Sessions, Account) {
         let directory = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(&directory.path().join("db")).unwrap());
-        let sessions = Sessions::load(store, b"a key of more than sixteen bytes").unwrap();
+        let accounts = Accounts::default();
+        let sessions =
+            Sessions::load(store, b"a key of more than sixteen bytes", &accounts).unwrap();
         let account = Account::new(&UserName::parse("alice").unwrap(), String::new(), false, 0);
         (directory, sessions, account)
     }
@@ -535,6 +668,7 @@ mod tests {
             Sessions::load(
                 Arc::new(Store::open(&path).unwrap()),
                 b"a key of more than sixteen bytes",
+                &Accounts::default(),
             )
             .unwrap()
         });
@@ -637,5 +771,42 @@ mod tests {
         assert!(
             first.is_proven_by(&proof) && !second.is_proven_by(&proof) && !first.is_proven_by("")
         );
+    }
+
+    #[tokio::test]
+    async fn a_session_counts_while_its_account_has_what_it_was_made_by() {
+        let (_directory, sessions, account) = sessions();
+        let changed = |hash: &str| {
+            let name = UserName::parse("alice").unwrap();
+            let mut changed = Account::new(&name, hash.to_owned(), false, 0);
+            changed.id = account.id.clone();
+            changed
+        };
+        let (new, newer) = (changed("new"), changed("newer"));
+        let mut made = Vec::new();
+        for _ in 0..3 {
+            let issued = sessions.issue(&account, self::new(SessionKind::Browser, 60));
+            made.push(issued.await.unwrap().1);
+        }
+        assert!(made.iter().all(|session| session.is_bound_to(&account)));
+        assert!(!made.iter().any(|session| session.is_bound_to(&new)));
+        let (from, to) = (account.binding(), new.binding());
+        let carry =
+            || sessions.carry_over(&account.id, from, to, |session| session.id != made[2].id);
+        let carried = carry();
+        assert!(made[0].is_bound_to(&account) && made[0].is_bound_to(&new));
+        assert!(!made[2].is_bound_to(&new));
+        drop(carried);
+        assert!(!made[0].is_bound_to(&new), "the change was refused");
+        sessions.settle(carry()).await.unwrap();
+        assert!(made[1].is_bound_to(&new) && !made[1].is_bound_to(&account));
+        assert!(made[2].is_bound_to(&account) && !made[2].is_bound_to(&new));
+        let again = sessions.carry_over(&account.id, from, newer.binding(), |_| true);
+        sessions.settle(again).await.unwrap();
+        assert!(
+            made[1].is_bound_to(&new),
+            "it rests on something else by now"
+        );
+        assert!(made[2].is_bound_to(&newer));
     }
 }

@@ -1,16 +1,27 @@
 //! The one way from name and password to an account: lock-out, check, count, renew, write down.
 
-use crate::access::{Caller, Lockout, Verdict};
-use crate::accounts::{Account, AccountChange, HashError, PasswordCheck};
+use super::SignedIn;
+use super::browser::Browser;
+use crate::access::{Caller, Lockout, Standing, Verdict};
+use crate::accounts::{Account, AccountChange, AccountsError, Binding, HashError, PasswordCheck};
 use crate::app::App;
+use crate::clock;
 use crate::control::Event;
 use crate::http::ApiError;
 use crate::store::AuditEvent;
+use http::HeaderMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tokio::time::{Instant as TokioInstant, sleep, sleep_until};
 
 /// Sign-ins of one address that may wait for their hash at once.
 pub(super) const MAX_WAITING_PER_ADDRESS: usize = 16;
+/// Checks of one sign-in when the account changes under it again and again.
+const MAX_CHECKS: usize = 3;
+/// While some password hashes are still the original's, which take longer, every refusal is told
+/// after this time, so that their names cannot be told from others.
+const TIME_OF_REFUSAL: Duration = Duration::from_millis(1500);
 
 /// Why somebody was not let in.
 #[derive(Debug)]
@@ -52,97 +63,210 @@ enum Outcome {
     Checked(PasswordCheck),
 }
 
+/// Who somebody says they are, before the password is looked at.
+#[derive(Clone, Copy)]
+pub(crate) enum Claim<'request> {
+    /// A name that was typed, and the headers with the cookie of the browser.
+    Name(&'request str, &'request HeaderMap),
+    /// Whoever holds this session gives the password again.
+    Session(&'request SignedIn),
+}
+
+impl Claim<'_> {
+    fn username(&self) -> &str {
+        match self {
+            Self::Name(username, _) => username,
+            Self::Session(signed_in) => &signed_in.account.username,
+        }
+    }
+
+    /// By what the try is judged.
+    async fn standing(&self, app: &App, caller: &Caller) -> Standing {
+        if app.lists.judge(caller) == Verdict::Allowed {
+            return Standing::Spared;
+        }
+        match self {
+            Self::Session(signed_in) => {
+                Standing::Known(format!("session {}", signed_in.session.id))
+            }
+            Self::Name(username, headers) => known_browser(app, username, headers)
+                .await
+                .map_or(Standing::Stranger, Standing::Known),
+        }
+    }
+}
+
+/// The key of a browser that has signed in to this account before.
+async fn known_browser(app: &App, username: &str, headers: &HeaderMap) -> Option<String> {
+    let browser = Browser::of(headers)?;
+    // Also looked up for names that nobody has: the time must not tell.
+    let user = app
+        .accounts
+        .peek()
+        .find(username)
+        .map(|account| account.id.to_string())
+        .unwrap_or_default();
+    let digest = browser.digest();
+    let known = app.store.knows_browser(user, digest, clock::now()).await;
+    let is_known = known.unwrap_or_else(|error| {
+        tracing::error!(error = %crate::http::chain(&error), "known browsers cannot be looked up");
+        false
+    });
+    is_known.then(|| {
+        let mut key = String::from("browser ");
+        for byte in digest {
+            let _ = write!(key, "{byte:02x}");
+        }
+        key
+    })
+}
+
 /// Checks name and password of a caller.
 ///
 /// The lock-out is looked up and a failure is counted on the hashing thread itself, so that many
-/// tries at once count like the same tries in a row. Addresses on the allow list are spared; a
-/// device that is signed in to the account is spared what strangers did to the account.
-pub async fn authenticate(
+/// tries at once count like the same tries in a row.
+pub(crate) async fn authenticate(
     app: &Arc<App>,
     caller: &Caller,
-    username: &str,
+    claim: Claim<'_>,
     password: String,
 ) -> Result<Arc<Account>, SignInError> {
+    let began = TokioInstant::now();
     let Some(_place) = app
         .waiting_sign_ins
         .enter(caller.address.origin(), MAX_WAITING_PER_ADDRESS)
     else {
         return Err(SignInError::Hash(HashError::Busy));
     };
+    let standing = claim.standing(app, caller).await;
+    for _ in 0..MAX_CHECKS {
+        let checked = check(app, caller, &standing, claim.username(), password.clone()).await;
+        match checked {
+            Ok(Some(account)) => return Ok(account),
+            Ok(None) => {}
+            Err(error) => {
+                if app.accounts.current().has_hashes_of_the_original() {
+                    sleep_until(began + TIME_OF_REFUSAL).await;
+                }
+                return Err(error);
+            }
+        }
+    }
+    Err(SignInError::Hash(HashError::Busy))
+}
+
+/// One check; `None` when the account was changed while its hash was computed.
+async fn check(
+    app: &Arc<App>,
+    caller: &Caller,
+    standing: &Standing,
+    username: &str,
+    password: String,
+) -> Result<Option<Arc<Account>>, SignInError> {
+    let address = caller.address;
+    // Whoever is locked out waits for nothing and takes nobody's place at the hashing threads.
+    if let Some(lockout) = app.attempts.lockout(standing, address, Instant::now()) {
+        return Err(SignInError::LockedOut(lockout));
+    }
+    sleep(app.attempts.wait(standing, username, Instant::now())).await;
     let account = app
         .accounts
         .current()
         .find(username)
         .filter(|account| !account.disabled)
         .cloned();
-    let is_spared = app.lists.judge(caller) == Verdict::Allowed;
-    let is_known = account
-        .as_ref()
-        .is_some_and(|account| app.sessions.is_known_device(&account.id, caller.address));
-    let address = caller.address;
     let outcome = {
         let app = Arc::clone(app);
-        let name = username.to_owned();
+        let (standing, name) = (standing.clone(), username.to_owned());
         let hash = account
             .as_ref()
             .map(|account| account.password_hash().to_owned());
         let hasher = Arc::clone(&app.hasher);
         hasher
             .check_with(password, hash, move |check| {
-                let now = Instant::now();
-                let lockout = match (is_spared, is_known) {
-                    (true, _) => None,
-                    (false, true) => app.attempts.address_lockout(address, now),
-                    (false, false) => app.attempts.lockout(address, &name, now),
-                };
-                if let Some(lockout) = lockout {
+                if let Some(lockout) = app.attempts.lockout(&standing, address, Instant::now()) {
                     return Outcome::LockedOut(lockout);
                 }
                 let result = check();
                 if result == PasswordCheck::Wrong {
-                    app.attempts.failed(address, &name, Instant::now());
+                    app.attempts
+                        .failed(&standing, address, &name, Instant::now());
                 }
                 Outcome::Checked(result)
             })
             .await
             .map_err(SignInError::Hash)?
     };
-    match (outcome, account) {
-        (Outcome::LockedOut(lockout), _) => Err(SignInError::LockedOut(lockout)),
-        (Outcome::Checked(PasswordCheck::Right), Some(account)) => {
-            app.attempts.succeeded(address, username);
-            Ok(account)
+    let (checked, account) = match (outcome, account) {
+        (Outcome::LockedOut(lockout), _) => return Err(SignInError::LockedOut(lockout)),
+        (Outcome::Checked(PasswordCheck::Wrong), _) | (Outcome::Checked(_), None) => {
+            return Err(refuse(app, caller, standing, username));
         }
-        (Outcome::Checked(PasswordCheck::Renewed(hash)), Some(account)) => {
-            app.attempts.succeeded(address, username);
-            let change = AccountChange {
-                password_hash: Some(hash),
-                ..AccountChange::default()
-            };
-            if let Err(error) = app.accounts.change(&account.id, change) {
-                tracing::warn!(error = %crate::http::chain(&error), "an old password hash could not be renewed");
+        (Outcome::Checked(checked), Some(account)) => (checked, account),
+    };
+    let is_current = app
+        .accounts
+        .peek()
+        .get(&account.id)
+        .is_some_and(|now| !now.disabled && now.binding() == account.binding());
+    if !is_current {
+        return Ok(None);
+    }
+    let account = match checked {
+        PasswordCheck::Renewed(hash) => match renew(app, &account, hash).await {
+            Some(renewed) => renewed,
+            None => return Ok(None),
+        },
+        PasswordCheck::Right | PasswordCheck::Wrong => account,
+    };
+    app.attempts.succeeded(standing, address, username);
+    Ok(Some(account))
+}
+
+/// Puts a new hash of the same password in the place of an old one; sessions go on. `None` when the
+/// account was changed meanwhile: what was checked is not its password any more.
+async fn renew(app: &App, account: &Arc<Account>, hash: String) -> Option<Arc<Account>> {
+    let (from, to) = (account.binding(), Binding::of_password_hash(&hash));
+    let carried = app.sessions.carry_over(&account.id, from, to, |_| true);
+    let change = AccountChange {
+        password_hash: Some(hash),
+        only_while: Some(from),
+        ..AccountChange::default()
+    };
+    match app.accounts.change(&account.id, change) {
+        Ok(renewed) => {
+            if let Err(error) = app.sessions.settle(carried).await {
+                tracing::error!(error = %crate::http::chain(&error), "sessions could not be carried over to a renewed password hash");
             }
-            Ok(account)
+            Some(renewed)
         }
-        (Outcome::Checked(_), _) => Err(refuse(app, caller, username, is_spared)),
+        Err(AccountsError::Changed) => None,
+        Err(error) => {
+            tracing::warn!(error = %crate::http::chain(&error), "an old password hash could not be renewed");
+            Some(Arc::clone(account))
+        }
     }
 }
 
 /// Tells a failure as it is told to the caller, and writes it down.
-fn refuse(app: &Arc<App>, caller: &Caller, username: &str, is_spared: bool) -> SignInError {
+fn refuse(app: &Arc<App>, caller: &Caller, standing: &Standing, username: &str) -> SignInError {
     let address = caller.address;
-    let failed_attempts = app.attempts.failures(address);
-    let lockout = app
-        .attempts
-        .lockout(address, username, Instant::now())
-        .filter(|_| !is_spared);
+    let failed_attempts = app.attempts.failures(standing, address);
+    let lockout = app.attempts.lockout(standing, address, Instant::now());
     // A password typed into the name field must not end up in a log: only names of accounts do.
     let known_name = app
         .accounts
         .current()
         .find(username)
         .map(|account| account.username.clone());
-    write_down(app, caller, known_name.as_deref(), None, lockout.is_some());
+    write_down(
+        app,
+        caller,
+        standing,
+        known_name.as_deref(),
+        None,
+        lockout.is_some(),
+    );
     SignInError::Wrong {
         failed_attempts,
         lockout,
@@ -151,25 +275,27 @@ fn refuse(app: &Arc<App>, caller: &Caller, username: &str, is_spared: bool) -> S
 
 /// Counts a wrong code like a failed sign-in.
 pub(super) fn refuse_guess(app: &App, caller: &Caller, what: &'static str) {
-    app.attempts.failed(caller.address, what, Instant::now());
-    let is_locked_out = app
+    let standing = Standing::Stranger;
+    app.attempts
+        .failed(&standing, caller.address, what, Instant::now());
+    let lockout = app
         .attempts
-        .address_lockout(caller.address, Instant::now())
-        .is_some();
-    write_down(app, caller, None, Some(what), is_locked_out);
+        .lockout(&standing, caller.address, Instant::now());
+    write_down(app, caller, &standing, None, Some(what), lockout.is_some());
 }
 
 /// Writes a failure down, and bans the address when it has failed too often.
 fn write_down(
     app: &App,
     caller: &Caller,
+    standing: &Standing,
     known_name: Option<&str>,
     what: Option<&str>,
     is_locked_out: bool,
 ) {
     let address = caller.address;
     let is_spared = app.lists.judge(caller) == Verdict::Allowed;
-    let failed_attempts = app.attempts.failures(address);
+    let failed_attempts = app.attempts.failures(standing, address);
     app.audit(AuditEvent::SignInFailed, known_name, Some(address), what);
     if is_locked_out && !is_spared {
         app.audit(AuditEvent::LockedOut, known_name, Some(address), what);

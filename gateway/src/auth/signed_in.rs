@@ -1,6 +1,8 @@
 //! The types by which handlers say who may call them.
 
 use super::actor::MachineOwner;
+use super::credentials::{Credential, CredentialKind};
+use super::tickets::PresentedTicket;
 use super::{Session, SessionKind};
 use crate::accounts::Account;
 use crate::app::App;
@@ -8,15 +10,14 @@ use crate::http::{ApiError, pages};
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
-use http::header::{ACCEPT, AUTHORIZATION, COOKIE};
+use http::header::{ACCEPT, CONNECTION, HeaderName, REFERRER_POLICY, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use std::sync::Arc;
+use std::time::Instant;
 
-/// Name of the cookie, the original's.
-pub(crate) const COOKIE_NAME: &str = "jwt_token";
-/// Cookies of our name that are looked at: another program on this host may set one too.
-const MAX_COOKIES: usize = 4;
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// Somebody is signed in.
 #[derive(Clone, Debug)]
@@ -25,52 +26,69 @@ pub struct SignedIn {
     pub session: Arc<Session>,
     /// The account, as it is now.
     pub account: Arc<Account>,
+    /// What the request showed of it.
+    pub(crate) credential: CredentialKind,
 }
 
 impl SignedIn {
-    /// Finds who sent these headers. A Bearer token that does not count is an error, not a reason
-    /// to look at the cookie (defect U2).
+    /// Finds who sent these headers. A token that does not count is an error, not a reason to look
+    /// at the cookie (defect U2); what is not ours is no token.
     pub(crate) fn find(app: &App, headers: &HeaderMap) -> Option<Self> {
-        let session = match bearer(headers) {
-            Some(token) => app.sessions.verify(token?)?,
-            None => cookies(headers)
-                .take(MAX_COOKIES)
-                .find_map(|token| app.sessions.verify(token))?,
-        };
+        match Credential::parse(headers) {
+            Credential::Nothing | Credential::Invalid => None,
+            Credential::Token { token, kind } => {
+                let session = app.sessions.verify(&token)?;
+                if kind.is_for_api_tokens() && session.kind != SessionKind::Token {
+                    return None;
+                }
+                Self::of_session(app, session, kind)
+            }
+            Credential::Cookies(tokens) => tokens.into_iter().find_map(|token| {
+                Self::of_session(app, app.sessions.verify(token)?, CredentialKind::Cookie)
+            }),
+        }
+    }
+
+    /// Finds who sent a request. A ticket decides alone.
+    fn of_request(app: &App, request: &Request) -> Option<Self> {
+        match request.extensions().get::<PresentedTicket>() {
+            Some(ticket) => Self::of_ticket(app, ticket, request.method(), request.uri().path()),
+            None => Self::find(app, request.headers()),
+        }
+    }
+
+    /// Finds who made a ticket, when the ticket covers the request.
+    pub(crate) fn of_ticket(
+        app: &App,
+        ticket: &PresentedTicket,
+        method: &Method,
+        path: &str,
+    ) -> Option<Self> {
+        let session = app.tickets.session(ticket, method, path, Instant::now())?;
+        let session = app.sessions.noted(session)?;
+        Self::of_session(app, session, CredentialKind::Ticket)
+    }
+
+    fn of_session(app: &App, session: Arc<Session>, credential: CredentialKind) -> Option<Self> {
         let account = app
             .accounts
             .peek()
             .get(&session.user)
-            .filter(|account| !account.disabled)
+            .filter(|account| !account.disabled && session.is_bound_to(account))
             .cloned()?;
-        Some(Self { session, account })
+        Some(Self {
+            session,
+            account,
+            credential,
+        })
     }
 
     /// Whether this session may do an admin's work, the proof aside.
     pub fn has_admin_rights(&self) -> bool {
-        self.account.admin && (self.session.kind == SessionKind::Browser || self.session.admin)
+        self.account.admin
+            && self.credential.may_carry_admin_rights()
+            && (self.session.kind == SessionKind::Browser || self.session.admin)
     }
-}
-
-/// `None`: no such header; `Some(None)`: one that holds no token.
-fn bearer(headers: &HeaderMap) -> Option<Option<&str>> {
-    let value = headers.get(AUTHORIZATION)?;
-    let token = value.to_str().ok().and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-    });
-    Some(token)
-}
-
-fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .filter(|(name, _)| *name == COOKIE_NAME)
-        .map(|(_, token)| token)
 }
 
 impl<State: Send + Sync> FromRequestParts<State> for SignedIn {
@@ -94,22 +112,51 @@ pub async fn require_session(
     mut request: Request,
     next: Next,
 ) -> Response {
-    if let Some(signed_in) = SignedIn::find(&app, request.headers()) {
+    if let Some(signed_in) = SignedIn::of_request(&app, &request) {
+        let is_by_ticket = signed_in.credential == CredentialKind::Ticket;
         request.extensions_mut().insert(signed_in);
-        return next.run(request).await;
+        let mut response = next.run(request).await;
+        if is_by_ticket {
+            // What is shown must not tell other sites the address it came from.
+            response
+                .headers_mut()
+                .insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        }
+        return response;
     }
-    if accepts_html(request.headers()) {
-        let target = if app.accounts.awaits_first_account() {
-            "/register"
-        } else {
-            "/login"
-        };
-        let mut response = Redirect::to(&pages::with_next(target, request.uri())).into_response();
-        *response.status_mut() = StatusCode::FOUND;
-        response
+    if !is_visit_of_a_page(&request) {
+        return ApiError::sign_in_required().into_response();
+    }
+    let target = if app.accounts.awaits_first_account() {
+        "/register"
     } else {
-        ApiError::sign_in_required().into_response()
-    }
+        "/login"
+    };
+    let mut response = Redirect::to(&pages::with_next(target, request.uri())).into_response();
+    *response.status_mut() = StatusCode::FOUND;
+    response
+}
+
+/// Whether a person has opened a page in a browser, and so is to see the sign-in page. A program
+/// that is redirected, or gets a page, does not learn that it lacks a credential.
+fn is_visit_of_a_page(request: &Request) -> bool {
+    let headers = request.headers();
+    let says = |name: &HeaderName, word: &str| headers.get(name).map(|value| value == word);
+    let is_upgrade = [&UPGRADE, &SEC_WEBSOCKET_KEY]
+        .into_iter()
+        .any(|name| headers.contains_key(name))
+        || headers.get_all(CONNECTION).iter().any(|value| {
+            let value = value.as_bytes().to_ascii_lowercase();
+            value.windows(7).any(|word| word == b"upgrade")
+        });
+    let navigates = says(&SEC_FETCH_MODE, "navigate");
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    is_read
+        && !is_upgrade
+        && accepts_html(headers)
+        && navigates != Some(false)
+        && says(&SEC_FETCH_DEST, "document") != Some(false)
+        && pages::is_page(request.uri().path(), navigates == Some(true))
 }
 
 /// Whether the client is a browser that shows a page.

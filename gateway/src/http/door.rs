@@ -1,18 +1,20 @@
 //! The door: every request, upgrades included, passes all of it before any route is looked at.
 
+use super::comfyui_form::in_comfyui_form;
 use super::context::{RequestContext, WorkerContext};
 use super::error::ApiError;
 use super::pages;
 use super::written::Unflushed;
 use crate::access::{caller_of, check_host, check_origin};
 use crate::app::App;
-use crate::auth::accepts_html;
+use crate::auth::{self, SignedIn, accepts_html};
 use crate::proxy;
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
-use http::{Request, StatusCode};
+use http::header::ACCEPT;
+use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -34,9 +36,18 @@ pub(super) struct Door {
 
 impl Door {
     /// Answers a request; a panic of a handler is a 500 and ends nothing else.
-    pub(super) async fn answer(self, request: Request<Incoming>) -> Result<Response, Infallible> {
+    pub(super) async fn answer(
+        self,
+        mut request: Request<Incoming>,
+    ) -> Result<Response, Infallible> {
         let started = Instant::now();
         let method = request.method().clone();
+        let is_prompt = proxy::is_prompt(&method, request.uri().path());
+        if is_prompt {
+            // Nobody reads a page there.
+            let json = HeaderValue::from_static("application/json");
+            request.headers_mut().insert(ACCEPT, json);
+        }
         let response = AssertUnwindSafe(self.admit(request))
             .catch_unwind()
             .await
@@ -55,7 +66,11 @@ impl Door {
             milliseconds = started.elapsed().as_secs_f64() * 1000.0,
             "answered"
         );
-        Ok(response)
+        Ok(if is_prompt {
+            in_comfyui_form(response)
+        } else {
+            response
+        })
     }
 
     async fn admit(mut self, request: Request<Incoming>) -> Response {
@@ -74,6 +89,12 @@ impl Door {
                 .into_response();
             }
         }
+        let mut headers = std::mem::take(request.headers_mut());
+        let sessions = &self.app.sessions;
+        let ticket = auth::take_from_address(request.uri_mut(), &mut headers, |token| {
+            sessions.knows(token)
+        });
+        *request.headers_mut() = headers;
         let live = self.app.live.load();
         let caller = caller_of(self.peer, request.headers(), &live.trusted_proxies);
         let verdict = self.app.lists.judge(&caller);
@@ -93,7 +114,16 @@ impl Door {
             caller.forwarded_host.as_deref(),
             &live.host_names,
         );
+        // Whose page it is does not matter to a ticket: whoever has it can use it, and no browser
+        // sends it by itself.
+        let has_live_ticket = ticket.as_ref().is_some_and(|ticket| {
+            let path = request.uri().path();
+            SignedIn::of_ticket(&self.app, ticket, request.method(), path).is_some()
+        });
         let guarded = host.and_then(|host| {
+            if has_live_ticket {
+                return Ok(host);
+            }
             let is_page_visit = pages::may_be_visited_from_elsewhere(request.uri().path());
             check_origin(
                 request.method(),
@@ -129,6 +159,9 @@ impl Door {
         let app = Arc::clone(&self.app);
         let shown = context.clone();
         request.extensions_mut().insert(context);
+        if let Some(ticket) = ticket {
+            request.extensions_mut().insert(ticket);
+        }
         let Ok(response) = self.router.call(request).await;
         // Handlers answer in JSON; a person who opened the address in a browser gets a page.
         if wants_html && pages::is_ours_to_explain(&response) {

@@ -1,6 +1,7 @@
 //! The one place where errors become HTTP answers: the client gets a code and a safe sentence, the
 //! log gets the chain.
 
+use super::comfyui_form::Refused;
 use crate::access::{ListError, Lockout};
 use crate::accounts::{AccountsError, HashError, PasswordFault, UserNameFault};
 use crate::auth::SessionsError;
@@ -11,10 +12,12 @@ use crate::setup::{FinishError, SetupError};
 use crate::store::StoreError;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use http::header::RETRY_AFTER;
+use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 use std::error::Error;
+
+const SIGN_IN_REQUIRED: &str = "sign_in_required";
 
 /// A refusal: status, machine-readable code, sentence for people, further members.
 #[derive(Debug)]
@@ -62,12 +65,13 @@ impl ApiError {
         .with("field", name)
     }
 
-    /// No valid session.
+    /// No valid session. Programs show this sentence, so it says what they can send.
     pub fn sign_in_required() -> Self {
         Self::new(
             StatusCode::UNAUTHORIZED,
-            "sign_in_required",
-            "Please sign in.",
+            SIGN_IN_REQUIRED,
+            "Please sign in. A program sends an API token, as Authorization: Bearer, as X-API-Key, or as the \
+             password of HTTP Basic.",
         )
     }
 
@@ -166,9 +170,20 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut body = json!({ "error": self.message, "code": self.code });
         if let Some(body) = body.as_object_mut() {
-            body.extend(*self.members);
+            body.extend((*self.members).clone());
         }
         let mut response = (self.status, Json(body)).into_response();
+        if self.code == SIGN_IN_REQUIRED {
+            // Browsers show no dialog for this scheme; they would for Basic.
+            response
+                .headers_mut()
+                .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response.extensions_mut().insert(Refused {
+            code: self.code,
+            message: self.message,
+            members: *self.members,
+        });
         if let Some(seconds) = self.retry_after {
             response
                 .headers_mut()
@@ -246,6 +261,7 @@ impl From<AccountsError> for ApiError {
                 "This is the last admin. Make somebody else an admin first.",
             ),
             AccountsError::NotFirst => Self::admin_required(),
+            AccountsError::Changed => Self::wrong_credentials(),
             AccountsError::Io { .. } | AccountsError::Damaged { .. } => {
                 tracing::error!(error = %chain(&error), "the account file cannot be used");
                 Self::new(

@@ -3,10 +3,11 @@
 //! The way of a request, in order:
 //!
 //! 1. `server`: connection caps; a denied peer is dropped before TLS; handshake and header time-outs
-//! 2. `door`: panic caught → path in its one form → caller's address → address lists → Host and
-//!    Origin guard → access log
+//! 2. `door`: panic caught → path in its one form → tickets taken out of the address → caller's
+//!    address → address lists → Host and Origin guard → access log
 //! 3. `router`: public routes, or session → API routes, else the fallback: the user's engine
 
+mod comfyui_form;
 mod connections;
 mod context;
 mod door;

@@ -102,6 +102,17 @@ pub(crate) fn may_be_visited_from_elsewhere(path: &str) -> bool {
     )
 }
 
+/// Whether a path without a session is answered by the sign-in page: ComfyUI's page and ours; and,
+/// when the browser itself says that a person goes there, a picture to which a link leads and a
+/// custom node's page. All else is for programs.
+pub(crate) fn is_page(path: &str, is_navigation: bool) -> bool {
+    matches!(
+        path,
+        "/" | "/index.html" | "/sentinel/" | "/sentinel/account" | "/sentinel/gallery"
+    ) || is_navigation
+        && (matches!(path, "/view" | "/api/view") || crate::proxy::is_of_custom_node(path))
+}
+
 /// What plain HTTP is still told when HTTPS is forced: how to trust our certificate.
 pub(super) fn is_told_in_clear(method: &Method, uri: &Uri) -> bool {
     let path = uri.path();

@@ -1,11 +1,13 @@
 //! What of the headers passes the gateway, in either direction.
 
 use crate::access::FORWARDING_HEADERS;
-use crate::auth::{COOKIE_NAME, PROOF_HEADER};
+use crate::auth::{
+    API_KEY_HEADER, BROWSER_COOKIE_NAME, COOKIE_NAME, PROOF_HEADER, is_token_shaped,
+};
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, COOKIE, EXPECT, HOST, HeaderName, ORIGIN,
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SEC_WEBSOCKET_EXTENSIONS, SET_COOKIE, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderValue};
 
@@ -38,7 +40,8 @@ pub(super) fn clean_request(headers: &mut HeaderMap, engine: &HeaderValue) -> Op
     for name in [AUTHORIZATION, EXPECT, COMFY_USER, PROOF_HEADER] {
         headers.remove(name);
     }
-    remove_our_cookie(headers);
+    remove_our_cookies(headers);
+    remove_our_api_key(headers);
     if headers.contains_key(ORIGIN) {
         let origin = [b"http://", engine.as_bytes()].concat();
         match HeaderValue::from_bytes(&origin) {
@@ -91,8 +94,10 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Other programs' cookies of this host pass; ours does not.
-fn remove_our_cookie(headers: &mut HeaderMap) {
+const OUR_COOKIES: [&str; 2] = [COOKIE_NAME, BROWSER_COOKIE_NAME];
+
+/// Other programs' cookies of this host pass; ours do not.
+fn remove_our_cookies(headers: &mut HeaderMap) {
     if !headers.contains_key(COOKIE) {
         return;
     }
@@ -105,7 +110,7 @@ fn remove_our_cookie(headers: &mut HeaderMap) {
         .filter(|pair| {
             pair.split('=')
                 .next()
-                .is_some_and(|name| name.trim() != COOKIE_NAME)
+                .is_some_and(|name| !OUR_COOKIES.contains(&name.trim()))
                 && !pair.is_empty()
         })
         .map(str::to_owned)
@@ -118,12 +123,36 @@ fn remove_our_cookie(headers: &mut HeaderMap) {
     }
 }
 
+/// A custom node's key for another service passes; our API token does not.
+fn remove_our_api_key(headers: &mut HeaderMap) {
+    if !headers.contains_key(API_KEY_HEADER) {
+        return;
+    }
+    let kept: Vec<HeaderValue> = headers
+        .get_all(API_KEY_HEADER)
+        .iter()
+        .filter(|value| {
+            value
+                .to_str()
+                .is_ok_and(|value| !is_token_shaped(value.trim()))
+        })
+        .cloned()
+        .collect();
+    headers.remove(API_KEY_HEADER);
+    for value in kept {
+        headers.append(API_KEY_HEADER, value);
+    }
+}
+
 /// Makes ComfyUI's headers fit for the client: nothing of the connection, no cookie of our name,
 /// and no shared caching of what is personal.
 pub(super) fn clean_response(headers: &mut HeaderMap, path: &str, is_separate: bool) {
     remove_hop_by_hop(headers);
     // None was asked for.
     headers.remove(SEC_WEBSOCKET_EXTENSIONS);
+    // No answer to it would reach the engine, and a browser would send what is typed with every
+    // request from then on.
+    headers.remove(WWW_AUTHENTICATE);
     if headers.contains_key(SET_COOKIE) {
         let kept: Vec<HeaderValue> = headers
             .get_all(SET_COOKIE)
@@ -147,7 +176,9 @@ fn sets_our_cookie(value: &HeaderValue) -> bool {
         .split(|byte| *byte == b'=')
         .next()
         .unwrap_or_default();
-    name.trim_ascii() == COOKIE_NAME.as_bytes()
+    OUR_COOKIES
+        .iter()
+        .any(|ours| name.trim_ascii() == ours.as_bytes())
 }
 
 /// Files of ComfyUI and its nodes, the same for everybody.
@@ -203,7 +234,7 @@ mod tests {
     fn x5_nothing_of_ours_or_forged_reaches_comfyui() {
         let mut headers = map(&[
             ("host", "studio:8189"),
-            ("cookie", "a=1; jwt_token=secret; b=2"),
+            ("cookie", "a=1; jwt_token=secret; sentinel_browser=x; b=2"),
             ("cookie", "jwt_token=other"),
             ("authorization", "Bearer secret"),
             ("comfy-user", "alice"),
@@ -212,6 +243,9 @@ mod tests {
             ("forwarded", "for=1.2.3.4"),
             ("via", "1.1 x"),
             ("x-sentinel-proof", "p"),
+            ("x-api-key", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln"),
+            ("x-api-key", "key-of-another-service"),
+            ("proxy-authorization", "Basic c2VjcmV0"),
             ("connection", "keep-alive, x-private"),
             ("x-private", "1"),
             ("transfer-encoding", "chunked"),
@@ -230,6 +264,7 @@ mod tests {
             ("origin", "http://127.0.0.1:9"),
             ("range", "bytes=0-1"),
             ("content-encoding", "gzip"),
+            ("x-api-key", "key-of-another-service"),
         ]);
         assert_eq!(headers, expected);
     }
@@ -291,9 +326,12 @@ mod tests {
         assert_eq!(headers[CACHE_CONTROL], "private, no-store");
         let mut headers = map(&[
             ("set-cookie", "jwt_token=evil; Path=/"),
+            ("set-cookie", "sentinel_browser=evil; Path=/"),
             ("set-cookie", "other=1"),
+            ("www-authenticate", "Basic realm=\"node\""),
         ]);
         clean_response(&mut headers, "/", false);
+        assert!(!headers.contains_key(WWW_AUTHENTICATE));
         assert_eq!(
             headers.get_all(SET_COOKIE).iter().collect::<Vec<_>>(),
             ["other=1"]

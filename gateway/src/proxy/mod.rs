@@ -38,6 +38,18 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
+/// Whether a path in its one form belongs to a custom node and not to ComfyUI or its API.
+pub(crate) fn is_of_custom_node(normal_path: &str) -> bool {
+    let is_api = normal_path == "/api" || normal_path.starts_with("/api/");
+    let is_own = normal_path == "/sentinel" || normal_path.starts_with("/sentinel/");
+    !is_api && !is_own && meaning(&Method::GET, normal_path) == Meaning::Unknown
+}
+
+/// Whether a request is ComfyUI's `POST /prompt`, in any spelling that ComfyUI takes.
+pub(crate) fn is_prompt(method: &Method, path: &str) -> bool {
+    *method == Method::POST && meaning(method, path) == Meaning::Prompt
+}
+
 /// Longest silence of an engine, and of a client that uploads.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 

@@ -174,10 +174,10 @@ pub(crate) async fn set_admin(
         return Ok(true);
     };
     let change = AccountChange {
-        username: None,
         admin: Some(true),
         disabled: Some(false),
         password_hash: Some(hash),
+        ..AccountChange::default()
     };
     app.accounts.change(&account.id, change)?;
     app.sessions.end_user(&account.id, None).await?;

@@ -129,6 +129,17 @@ const MIGRATIONS: &[&str] = &[
         failures_only INTEGER NOT NULL
     ) STRICT;
 ",
+    // Digest of the password hash that a session was made by; none in what older versions made.
+    "ALTER TABLE sessions ADD COLUMN binding BLOB;",
+    // Browsers by the digest of a cookie of theirs; they outlive sessions.
+    "
+    CREATE TABLE browsers (
+        user_id TEXT NOT NULL,
+        cookie BLOB NOT NULL,
+        last_seen_at INTEGER NOT NULL,
+        PRIMARY KEY (user_id, cookie)
+    ) STRICT;
+",
 ];
 
 /// Why the store did not answer.

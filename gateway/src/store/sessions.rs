@@ -1,7 +1,7 @@
 //! Table `sessions`: sign-ins of browsers and API tokens.
 
 use super::{Store, StoreError};
-use rusqlite::{Row, params};
+use rusqlite::{Row, Transaction, params};
 
 /// One row. Times are seconds since 1970, UTC.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct SessionRow {
     pub address: String,
     /// Browser or program that made it.
     pub user_agent: String,
+    /// Digest of what it was made by; none in what older versions made.
+    pub binding: Option<Vec<u8>>,
 }
 
 impl SessionRow {
@@ -41,6 +43,7 @@ impl SessionRow {
             last_used_at: row.get(7)?,
             address: row.get(8)?,
             user_agent: row.get(9)?,
+            binding: row.get(10)?,
         })
     }
 }
@@ -51,7 +54,8 @@ impl Store {
         self.call_blocking(move |connection| {
             connection.execute("DELETE FROM sessions WHERE expires_at <= ?1", [now])?;
             let mut statement = connection.prepare(
-                "SELECT id, user_id, kind, name, admin, created_at, expires_at, last_used_at, address, user_agent
+                "SELECT id, user_id, kind, name, admin, created_at, expires_at, last_used_at, address, user_agent,
+                        binding
                  FROM sessions",
             )?;
             let rows = statement.query_map([], SessionRow::read)?;
@@ -64,7 +68,9 @@ impl Store {
         self.call(move |connection| {
             connection
                 .prepare_cached(
-                    "INSERT INTO sessions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                    "INSERT INTO sessions (id, user_id, kind, name, admin, created_at, expires_at, last_used_at,
+                                           address, user_agent, binding)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
                 )?
                 .execute(params![
                     row.id,
@@ -76,7 +82,8 @@ impl Store {
                     row.expires_at,
                     row.last_used_at,
                     row.address,
-                    row.user_agent
+                    row.user_agent,
+                    row.binding
                 ])
                 .map(|_| ())
         })
@@ -97,6 +104,34 @@ impl Store {
         .await
     }
 
+    /// Writes down what sessions rest on from now on, and forgets others; before anybody is served.
+    pub fn settle_sessions(
+        &self,
+        bound: Vec<(String, Vec<u8>)>,
+        over: Vec<String>,
+    ) -> Result<(), StoreError> {
+        self.call_blocking(move |connection| {
+            let transaction = connection.transaction()?;
+            bind(&transaction, bound)?;
+            for id in over {
+                transaction
+                    .prepare_cached("DELETE FROM sessions WHERE id = ?1")?
+                    .execute([id])?;
+            }
+            transaction.commit()
+        })
+    }
+
+    /// Writes down what sessions rest on from now on; durable when this returns.
+    pub async fn bind_sessions(&self, bound: Vec<(String, Vec<u8>)>) -> Result<(), StoreError> {
+        self.call(move |connection| {
+            let transaction = connection.transaction()?;
+            bind(&transaction, bound)?;
+            transaction.commit()
+        })
+        .await
+    }
+
     /// Writes down when sessions were last used.
     pub async fn touch_sessions(&self, used: Vec<(String, i64)>) -> Result<(), StoreError> {
         self.call(move |connection| {
@@ -110,4 +145,13 @@ impl Store {
         })
         .await
     }
+}
+
+fn bind(transaction: &Transaction<'_>, bound: Vec<(String, Vec<u8>)>) -> rusqlite::Result<()> {
+    for (id, binding) in bound {
+        transaction
+            .prepare_cached("UPDATE sessions SET binding = ?2 WHERE id = ?1")?
+            .execute(params![id, binding])?;
+    }
+    Ok(())
 }

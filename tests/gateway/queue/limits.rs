@@ -96,7 +96,7 @@ fn who_has_used_his_gpu_minutes_waits_for_the_next_day_and_others_do_not() -> Re
         "{answer}"
     );
     ensure!(
-        answer["error"]
+        answer["error"]["message"]
             .as_str()
             .is_some_and(|text| text.contains("(1 min)") && text.contains("midnight")),
         "{answer}"
