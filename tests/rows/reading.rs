@@ -248,7 +248,7 @@ fn r4_an_equal_graph_is_not_answered_with_the_file_of_another() -> Result<()> {
 }
 
 /// Nodes that read files, with the input that names one.
-const LOADERS: [(&str, &str); 18] = [
+const LOADERS: [(&str, &str); 22] = [
     ("LoadImage", "image"),
     ("LoadImageMask", "image"),
     ("LoadImageOutput", "image"),
@@ -267,6 +267,10 @@ const LOADERS: [(&str, &str); 18] = [
     ("LoadImageDataSetFromFolder", "folder"),
     ("LoadImageTextDataSetFromFolder", "folder"),
     ("LoadTrainingDataset", "folder_name"),
+    ("LoadVideoDataSetFromFolder", "folder"),
+    ("LoadVideoTextDataSetFromFolder", "folder"),
+    ("Load3DAdvanced", "model_file"),
+    ("Painter", "mask"),
 ];
 
 /// Graphs of bob's that name `path` in every node and form.
@@ -283,6 +287,129 @@ fn ways_to(path: &str) -> Vec<Value> {
         .iter()
         .flat_map(|(class, input)| forms.iter().map(|form| load(class, input, form.clone())))
         .collect()
+}
+
+/// Names of files as people give them. Only what a node makes of a name decides.
+const ODD_NAMES: [&str; 14] = [
+    "mom's.png",
+    "a [b].png",
+    "100%.png",
+    "%41.png",
+    "ä (1).png",
+    "a\u{308} (1).png",
+    "it\"s.png",
+    "'quoted'.png",
+    " blanks .png",
+    "wait...what.png",
+    "x [input].png",
+    "~draft.png",
+    "12:30.png",
+    "a+b & c=d #1 @2, {3}.png",
+];
+
+#[test]
+fn r5_a_name_that_its_owner_could_upload_can_be_used() -> Result<()> {
+    let (_guard, world) = together()?;
+    let file = world
+        .run(&world.bob, &picture("r5_odd", 77))?
+        .picture("2")?;
+    let bytes = world.get(&world.bob, &file.target())?.body;
+    for name in ODD_NAMES {
+        let quoted = name.replace('"', "\\\"");
+        let uploaded = world.upload(&world.bob, &quoted, &bytes)?;
+        ensure!(
+            uploaded.status == 200 && uploaded.json()["name"] == name,
+            "{name}: {}",
+            uploaded.text()
+        );
+        for spelling in [name.to_owned(), format!("{name} [input]")] {
+            let shown = world
+                .run(&world.bob, &load("LoadImage", "image", spelling.as_str()))
+                .with_context(|| spelling.clone())?;
+            ensure!(shown.picture("2")?.kind == "temp", "{spelling}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn c8_a_class_that_comfyui_replaces_may_wait_for_its_turn() -> Result<()> {
+    let (_guard, world) = alone()?;
+    if !world.has_route("/node_replacements")? {
+        not_there("c8", "/node_replacements");
+        return Ok(());
+    }
+    let replaced = world.get(&world.bob, "/node_replacements")?.json();
+    let class = "Preview3DAnimation";
+    ensure!(
+        replaced[class][0]["new_node_id"] == "Preview3D",
+        "{replaced}"
+    );
+    ensure!(!world.has_node(class)?);
+    let answer = |class: &str| -> Result<sentinel_tests::Answer> {
+        let node = json!({"class_type": class, "inputs": {"model_file": "a.glb"}, "_meta": {"title": "x"}});
+        world.post(&world.bob, "/prompt", &json!({ "prompt": { "1": node } }))
+    };
+    // The first unknown class has the list of nodes read again, which takes its time.
+    ensure!(answer("Nowhere")?.status == 400);
+    let running = world.queue(&world.bob, &json!({ "prompt": slow(3.0, "c8") }))?;
+    let known = answer(class)?;
+    let unknown = answer("Nowhere")?;
+    let state = world
+        .get(&world.bob, &format!("/history/{running}"))?
+        .json();
+    ensure!(
+        state[&running].is_null(),
+        "the job before them ended too soon"
+    );
+    ensure!(known.status == 200, "{}", known.text());
+    ensure!(
+        unknown.status == 400 && unknown.json()["error"]["type"] == "missing_node_type",
+        "{}",
+        unknown.text()
+    );
+    world.ended(&world.bob, &running)?;
+    world.await_idle(&world.bob)
+}
+
+#[test]
+fn r5_a_new_name_for_a_loader_is_no_way_around() -> Result<()> {
+    let (_guard, world) = together()?;
+    let class = "SentinelOldLoad";
+    let replaced = world.get(&world.bob, "/node_replacements")?.json();
+    if replaced[class].is_null() {
+        not_there("r5", "a pack that replaces a loader");
+        return Ok(());
+    }
+    let file = world
+        .run(&world.bob, &picture("r5_old", 78))?
+        .picture("2")?;
+    let load = |name: Value| {
+        json!({
+            "1": {"class_type": class, "inputs": {"picture": name}, "_meta": {"title": "x"}},
+            "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+        })
+    };
+    world.run(&world.bob, &load(json!(format!("{} [output]", file.name))))?;
+    let other = format!("../../{}/output/{}", world.alice.id, file.name);
+    for name in [
+        json!(other),
+        json!("/etc/passwd"),
+        json!(["2", 0]),
+        json!(["2", false]),
+    ] {
+        let answer = world.post(
+            &world.bob,
+            "/prompt",
+            &json!({ "prompt": load(name.clone()) }),
+        )?;
+        ensure!(
+            answer.status == 400 && answer.json()["error"]["type"] == "node_not_allowed",
+            "{name}: {}",
+            answer.text()
+        );
+    }
+    Ok(())
 }
 
 #[test]
@@ -312,6 +439,20 @@ fn r5_r6_c8_load_nodes_read_ones_own_files_only() -> Result<()> {
             );
         }
     }
+    // FFmpeg would go where a playlist leads.
+    let list = format!(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{}\n",
+        places[0]
+    );
+    ensure!(world.upload(&world.bob, "r5.m3u8", list.as_bytes())?.status == 200);
+    for graph in ways_to("r5.m3u8") {
+        let answer = world.post(&world.bob, "/prompt", &json!({ "prompt": graph }))?;
+        ensure!(
+            answer.status == 400 && answer.json()["error"]["type"] == "node_not_allowed",
+            "{graph}: {}",
+            answer.text()
+        );
+    }
     // Over links, where no name stands in the loader.
     let linked = json!({
         "1": {"class_type": "PrimitiveString", "inputs": {"value": places[0]}},
@@ -321,15 +462,18 @@ fn r5_r6_c8_load_nodes_read_ones_own_files_only() -> Result<()> {
     });
     let answer = world.post(&world.bob, "/prompt", &json!({ "prompt": linked }))?;
     ensure!(answer.status == 400, "{}", answer.text());
+    // Python's booleans and floats number outputs as well.
     for (class, input) in LOADERS {
-        let mut linked = linked.clone();
-        linked["3"] = json!({"class_type": class, "inputs": {input: ["2", 0]}});
-        let answer = world.post(&world.bob, "/prompt", &json!({ "prompt": linked }))?;
-        ensure!(
-            answer.status == 400 && answer.json()["error"]["type"] == "node_not_allowed",
-            "{class}: {}",
-            answer.text()
-        );
+        for slot in [json!(0), json!(false), json!(0.0)] {
+            let mut linked = linked.clone();
+            linked["3"] = json!({"class_type": class, "inputs": {input: ["2", slot]}});
+            let answer = world.post(&world.bob, "/prompt", &json!({ "prompt": linked }))?;
+            ensure!(
+                answer.status == 400 && answer.json()["error"]["type"] == "node_not_allowed",
+                "{class} {slot}: {}",
+                answer.text()
+            );
+        }
     }
     // A plain name works, for whoever has the file.
     let bytes = world.get(&world.alice, &file.target())?.body;

@@ -125,6 +125,8 @@ pub(crate) fn options() -> Result<(Options, bool)> {
         fs::create_dir_all(&nodes)?;
         let node = include_str!("../contract/slow_probe.py");
         fs::write(nodes.join("slow_probe.py"), node)?;
+        let names = include_str!("../contract/old_names.py");
+        fs::write(nodes.join("old_names.py"), names)?;
         Ok(())
     })?
     else {

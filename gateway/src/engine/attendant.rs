@@ -1,12 +1,12 @@
-//! Knows how many jobs an engine has, and what its nodes take.
+//! Knows how many jobs an engine has, and asks what its nodes take.
 
 use super::EngineId;
 use super::activity::Activity;
 use super::client::{self, ClientError};
+use super::knowledge::Knowledge;
 use crate::http::chain;
-use crate::jobs::Catalogue;
+use crate::jobs::{Catalogue, Replacements};
 use crate::supervisor::EngineStatus;
-use arc_swap::ArcSwapOption;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,25 +48,34 @@ pub(super) struct Attendant {
     pub(super) asked: Arc<Notify>,
     /// Wakes the registry.
     pub(super) wake: Arc<Notify>,
-    pub(super) catalogue: Arc<ArcSwapOption<Catalogue>>,
+    pub(super) knowledge: Arc<Knowledge>,
 }
 
 impl Attendant {
     pub(super) async fn run(mut self) {
+        let mut begun = None;
         loop {
-            let address = self.status.borrow_and_update().address;
+            let (address, generation) = {
+                let status = self.status.borrow_and_update();
+                (status.address, status.generation)
+            };
             let Some(address) = address else {
                 self.activity.set_jobs(None);
                 self.activity.note_models(false);
-                self.catalogue.store(None);
+                self.knowledge.begin(None);
+                begun = None;
                 if self.status.changed().await.is_err() {
                     return;
                 }
                 continue;
             };
+            if begun != Some(generation) {
+                begun = Some(generation);
+                self.knowledge.begin(begun);
+            }
             let pause = self.look(address).await;
-            if self.catalogue.load().is_none() {
-                self.read_catalogue(address).await;
+            if self.knowledge.is_due() {
+                self.read_nodes(address, generation).await;
             }
             tokio::select! {
                 changed = self.status.changed() => {
@@ -95,23 +104,50 @@ impl Attendant {
         }
     }
 
-    /// Reads once after each start what the engine's nodes take. Several megabytes: on a thread of
-    /// its own, and not again when it could not be read, because jobs pass without it as well.
-    async fn read_catalogue(&self, address: SocketAddr) {
+    /// Reads after each start what the engine's nodes take, and what it puts in the place of others.
+    /// Several megabytes: on a thread of its own.
+    async fn read_nodes(&self, address: SocketAddr, generation: u64) {
+        let told = match client::node_replacements(address).await {
+            Ok(Some(text)) => Replacements::parse(&text)
+                .inspect_err(|error| {
+                    tracing::warn!(engine = %self.id, error = %chain(error), "ComfyUI's list of replaced nodes cannot be read");
+                })
+                .unwrap_or(Replacements::Unknown),
+            Ok(None) => Replacements::default(),
+            // Some pack's replacement cannot be written down, for example.
+            Err(error @ ClientError::Refused(_)) => {
+                tracing::warn!(engine = %self.id, error = %chain(&error), "ComfyUI does not tell its replaced nodes");
+                Replacements::Unknown
+            }
+            Err(error) => {
+                tracing::debug!(engine = %self.id, error = %chain(&error), "ComfyUI did not tell its replaced nodes");
+                self.knowledge.is_not_told(generation);
+                return;
+            }
+        };
+        if matches!(told, Replacements::Known(_)) {
+            self.knowledge.replacements_are_told(generation, &told);
+        }
         let read = match client::object_info(address).await {
             Ok(text) => tokio::task::spawn_blocking(move || Catalogue::parse(&text)).await,
             Err(error) => {
                 tracing::debug!(engine = %self.id, error = %chain(&error), "ComfyUI did not tell its nodes");
+                self.knowledge.is_not_told(generation);
                 return;
             }
         };
-        match read {
-            Ok(Ok(catalogue)) => self.catalogue.store(Some(Arc::new(catalogue))),
+        let catalogue = match read {
+            Ok(Ok(catalogue)) => catalogue,
             Ok(Err(error)) => {
                 tracing::warn!(engine = %self.id, error = %chain(&error), "ComfyUI's list of nodes cannot be read");
-                self.catalogue.store(Some(Arc::new(Catalogue::default())));
+                Catalogue::default()
             }
-            Err(error) => tracing::error!(%error, "reading ComfyUI's nodes broke"),
-        }
+            Err(error) => {
+                tracing::error!(%error, "reading ComfyUI's nodes broke");
+                Catalogue::default()
+            }
+        };
+        self.knowledge
+            .all_is_told(generation, catalogue.with_replacements(told));
     }
 }

@@ -27,6 +27,8 @@ const REST_LIMIT: Duration = Duration::from_secs(30);
 const MAX_ENTRY: usize = 64 * 1024 * 1024;
 /// Largest queue that is read, bytes: it holds whole prompts.
 const MAX_QUEUE: usize = 128 * 1024 * 1024;
+/// Largest list of replaced nodes that is read, bytes.
+const MAX_REPLACEMENTS: usize = 4 * 1024 * 1024;
 /// Largest list of nodes that is read, bytes.
 const MAX_OBJECT_INFO: usize = 128 * 1024 * 1024;
 
@@ -196,6 +198,21 @@ pub(super) async fn object_info(address: SocketAddr) -> Result<Bytes, ClientErro
         ..Question::get("/object_info")
     };
     question.answer(address).await
+}
+
+/// `GET /node_replacements`; `None`: this version replaces no nodes.
+pub(super) async fn node_replacements(address: SocketAddr) -> Result<Option<Bytes>, ClientError> {
+    let question = Question {
+        max_answer: MAX_REPLACEMENTS,
+        ..Question::get("/node_replacements")
+    };
+    match question.answer(address).await {
+        Ok(text) => Ok(Some(text)),
+        Err(ClientError::Refused(StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED)) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Running and waiting jobs, from `GET /prompt`.

@@ -6,18 +6,18 @@ use super::attendant::{Attendant, count_jobs};
 use super::client::{self, ClientError};
 use super::devices::Devices;
 use super::event_stream::{self, QueueSignal};
+use super::knowledge::Knowledge;
 use super::places::{self, Places};
 use super::prepare::{PreparedLauncher, Sources, Tenant};
 use crate::accounts::UserId;
 use crate::config::ConfigFile;
 use crate::files::DataDirectory;
 use crate::http::chain;
-use crate::jobs::Catalogue;
+use crate::jobs::{Catalogue, Prompt};
 use crate::supervisor::{
     Attached, EngineState, EngineStatus, LocalSpawner, LogLimits, LogRing, RestartPolicy,
     Supervisor, SupervisorHandle, SupervisorSettings,
 };
-use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use std::fmt;
 use std::net::SocketAddr;
@@ -91,7 +91,7 @@ pub struct Engine {
     /// Wakes the registry.
     wake: Arc<Notify>,
     prepared_for: Arc<Mutex<Option<(Tenant, Places)>>>,
-    catalogue: Arc<ArcSwapOption<Catalogue>>,
+    knowledge: Arc<Knowledge>,
     queue_signal: watch::Receiver<QueueSignal>,
     _task: JoinHandle<()>,
     attendant: JoinHandle<()>,
@@ -145,7 +145,7 @@ impl Engine {
         let prepared_for = Arc::new(Mutex::new(None));
         let activity = Arc::new(Activity::default());
         let asked = Arc::new(Notify::new());
-        let catalogue = Arc::new(ArcSwapOption::empty());
+        let knowledge = Arc::new(Knowledge::new(Arc::clone(&asked)));
         let actor = Actor {
             id: id.clone(),
             source,
@@ -160,7 +160,7 @@ impl Engine {
             activity: Arc::clone(&activity),
             asked: Arc::clone(&asked),
             wake: Arc::clone(&surroundings.wake),
-            catalogue: Arc::clone(&catalogue),
+            knowledge: Arc::clone(&knowledge),
         };
         let (signal, queue_signal) = watch::channel(QueueSignal::default());
         let event_stream = tokio::spawn(event_stream::follow(status.clone(), signal));
@@ -175,7 +175,7 @@ impl Engine {
             asked,
             wake: Arc::clone(&surroundings.wake),
             prepared_for,
-            catalogue,
+            knowledge,
             _task: tokio::spawn(actor.run(received)),
             attendant: tokio::spawn(attendant.run()),
             queue_signal,
@@ -234,9 +234,10 @@ impl Engine {
         }
     }
 
-    /// What its nodes take, once it has told since its start.
-    pub(crate) fn catalogue(&self) -> Option<Arc<Catalogue>> {
-        self.catalogue.load_full()
+    /// What its nodes take, to judge `prompt` by; `None`: it has told nothing since its start. Waits
+    /// a few seconds where it is about to tell.
+    pub(crate) async fn catalogue_for(&self, prompt: &Prompt<'_>) -> Option<Arc<Catalogue>> {
+        self.knowledge.catalogue_for(prompt).await
     }
 
     /// Jobs that wait for it in the gateway: it is needed.

@@ -6,6 +6,7 @@
 //! - `schedule` decides, as a function from what is seen to what is done;
 //! - [`Engine`] is one of them: one task owns it and takes commands;
 //! - `client` asks an engine, `events` hears what it tells by itself, `event_stream` keeps listening;
+//! - `knowledge` is what it has told of its nodes;
 //! - `places` says where an engine's files are, `prepare` what is started.
 
 mod activity;
@@ -17,6 +18,7 @@ mod events;
 mod files_of_user;
 mod gpu;
 mod handle;
+mod knowledge;
 mod memory;
 mod places;
 mod prepare;

@@ -30,8 +30,8 @@ pub(crate) use hold::{Hold, OwnerHold, QuietHours};
 pub(crate) use notify::{Notifier, NotifyError, Target, TargetError};
 pub(crate) use order::{Entry, JobId, Urgency};
 pub(crate) use prompt::{
-    Accepted, Catalogue, MAX_PROMPT, NodePolicy, Prompt, PromptFault, Submission, is_truthy,
-    number_text,
+    Accepted, Catalogue, MAX_PROMPT, NodePolicy, Prompt, PromptFault, Replacements, Submission,
+    System, is_truthy, number_text,
 };
 pub(crate) use queue::{
     Admission, Arrival, Conditions, Intent, LimitFault, Queue, Reservation, RoleLimits, Running,

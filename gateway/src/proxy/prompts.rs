@@ -8,8 +8,8 @@ use crate::clock;
 use crate::engine::{Engine, EngineId};
 use crate::http::{ApiError, chain, drop_when_written};
 use crate::jobs::{
-    Accepted, Admission, Arrival, Entry, Handed, JobId, LimitFault, MAX_PROMPT, NodePolicy, Prompt,
-    PromptFault, Reservation, Running, Submission, number_text, run_new,
+    Accepted, Admission, Arrival, Catalogue, Entry, Handed, JobId, LimitFault, MAX_PROMPT,
+    NodePolicy, Prompt, PromptFault, Reservation, Running, Submission, number_text, run_new,
 };
 use crate::store::{AuditEvent, JobRow, JobState, NewJob, StoreCause, StoreError};
 use axum::Json;
@@ -44,7 +44,7 @@ pub(super) async fn pass(
     let (parts, body) = request.into_parts();
     check_encoding(&parts.headers)?;
     let bytes = read(body).await?;
-    let prompt = check(way, &bytes).await?;
+    let (prompt, catalogue) = check(way, engine, &bytes).await?;
     let mut submission = Submission::new(&bytes, &prompt)
         .map_err(|error| in_comfyui_form(PromptFault::Json(error.to_string()).body()))?;
     if *engine.id() == EngineId::Shared {
@@ -100,7 +100,7 @@ pub(super) async fn pass(
         }
         Ok(Admission::Later(reservation)) => {
             // What ComfyUI would refuse does not get into the line.
-            let accepted = match engine.catalogue() {
+            let accepted = match catalogue {
                 Some(catalogue) => catalogue
                     .check(&prompt, submission.targets())
                     .map_err(|refusal| in_comfyui_form(refusal.body()))?,
@@ -352,7 +352,12 @@ pub(super) async fn read(body: Body) -> Result<Bytes, Failure> {
     }
 }
 
-async fn check<'body>(way: &Way<'_>, bytes: &'body Bytes) -> Result<Prompt<'body>, Failure> {
+/// The prompt, and what its engine has told of its nodes.
+async fn check<'body>(
+    way: &Way<'_>,
+    engine: &Engine,
+    bytes: &'body Bytes,
+) -> Result<(Prompt<'body>, Option<Arc<Catalogue>>), Failure> {
     let parsed = if bytes.len() > LONG {
         let bytes = bytes.clone();
         tokio::task::spawn_blocking(move || Prompt::parse(&bytes).map(Prompt::into_owned))
@@ -362,8 +367,15 @@ async fn check<'body>(way: &Way<'_>, bytes: &'body Bytes) -> Result<Prompt<'body
         Prompt::parse(bytes)
     };
     let prompt = parsed.map_err(|fault: PromptFault| in_comfyui_form(fault.body()))?;
+    let catalogue = engine.catalogue_for(&prompt).await;
     let live = way.app.live.load();
-    if let Err(nodes) = policy(&live, way.signed_in).check(&prompt) {
+    let policy = policy(&live, way.signed_in);
+    let checked = match catalogue.as_deref() {
+        Some(catalogue) => policy.check(&prompt, catalogue),
+        None if policy.has_rules() => return Err(nothing_told()),
+        None => Ok(()),
+    };
+    if let Err(nodes) = checked {
         way.app.audit(
             AuditEvent::Refused,
             Some(&way.signed_in.account.username),
@@ -373,7 +385,20 @@ async fn check<'body>(way: &Way<'_>, bytes: &'body Bytes) -> Result<Prompt<'body
         return Err(in_comfyui_form(nodes.body()));
     }
     drop(live);
-    Ok(prompt)
+    Ok((prompt, catalogue))
+}
+
+/// Which nodes it would put in the place of others is not known, so nothing can be judged.
+fn nothing_told() -> Failure {
+    Failure::Refused(Box::new(
+        ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "nodes_not_told",
+            "ComfyUI has not told its nodes yet. Try again in a few seconds.",
+        )
+        .with("node_errors", json!({}))
+        .into_response(),
+    ))
 }
 
 fn policy<'live>(live: &'live crate::app::Live, signed_in: &SignedIn) -> &'live NodePolicy {

@@ -5,12 +5,14 @@
 //! written anew, because ComfyUI's parser can be made to see other fields than ours.
 
 use crate::http::ApiError;
+use crate::jobs::System;
 use axum::body::Body;
 use axum::extract::multipart::Field;
 use axum::extract::{FromRequest, Multipart, Request};
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderValue, StatusCode};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -186,9 +188,9 @@ impl Form {
     async fn write(&self, mut field: Field<'_>) -> Result<(), Ended> {
         let name = field.name().unwrap_or_default().to_owned();
         if name == self.kind.file_field() {
-            let file = plain_name(field.file_name().unwrap_or_default());
+            let file = file_parameter(field.file_name().unwrap_or_default());
             self.send(format!(
-                "--{}\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"{file}\"\r\n\
+                "--{}\r\nContent-Disposition: form-data; name=\"{name}\"; {file}\r\n\
                  Content-Type: application/octet-stream\r\n\r\n",
                 self.boundary
             ))
@@ -260,15 +262,26 @@ fn source_fault(text: &str) -> Option<Fault> {
         return Some(Fault::Unreadable);
     };
     let name = source["filename"].as_str()?;
-    let has_drive = name.as_bytes().get(1) == Some(&b':');
-    (has_drive || name.starts_with(['/', '\\'])).then_some(Fault::Source)
+    leads_away(name, System::THIS).then_some(Fault::Source)
 }
 
-/// A file name that ends no header: its last part, without quotes and control characters.
-fn plain_name(name: &str) -> String {
+/// Whether the name of a picture names a place of its own.
+fn leads_away(name: &str, system: System) -> bool {
+    name.starts_with(['/', '\\']) || system.has_drive(name)
+}
+
+/// A file name for a header: its last part, without control characters. Where a quote, a backslash or
+/// a semicolon might end it for one parser and not for another, it is written without any.
+fn file_parameter(name: &str) -> String {
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
-    let is_legal = |letter: &char| !letter.is_control() && !matches!(letter, '"' | '\\');
-    last.chars().filter(is_legal).take(200).collect()
+    let letters = last.chars().filter(|letter| !letter.is_control());
+    let name: String = letters.take(200).collect();
+    if name.contains(['"', ';']) {
+        let encoded = utf8_percent_encode(&name, NON_ALPHANUMERIC);
+        format!("filename*=UTF-8''{encoded}")
+    } else {
+        format!("filename=\"{name}\"")
+    }
 }
 
 #[cfg(test)]
@@ -336,6 +349,43 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_name_with_quotes_arrives_as_it_is_and_ends_no_header() {
+        for (header, expected) in [
+            (r#"filename="it\"s.png""#, "filename*=UTF-8''it%22s%2Epng"),
+            (r#"filename="a;b.png""#, "filename*=UTF-8''a%3Bb%2Epng"),
+            (
+                r#"filename="a\"; filename=\"b.png""#,
+                "filename*=UTF-8''a%22%3B%20filename%3D%22b%2Epng",
+            ),
+            (
+                r#"filename="mom's (1) [b] 100%.png""#,
+                r#"filename="mom's (1) [b] 100%.png""#,
+            ),
+            (r#"filename="C:/a/ä.png""#, r#"filename="ä.png""#),
+        ] {
+            let body = part("name=\"tags\"", "input")
+                + &part(&format!("name=\"file\"; {header}"), "bytes")
+                + "--x--\r\n";
+            let (text, fault) = rewritten(UploadForm::Asset, &body).await;
+            let text = text.unwrap();
+            assert_eq!(fault, None);
+            assert!(
+                text.contains(&format!("name=\"file\"; {expected}\r\n")),
+                "{header}: {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn r7_a_drive_counts_where_there_are_drives() {
+        for name in ["c:a.png", r"C:\Users\anna\a.png"] {
+            assert!(leads_away(name, System::Windows), "{name}");
+            assert!(!leads_away(name, System::Unix), "{name}");
+        }
+        assert!(!leads_away("12:30.png", System::Windows));
+    }
+
+    #[tokio::test]
     async fn r7_masks_take_no_picture_from_elsewhere() {
         let form = |source: &str| {
             part("name=\"image\"; filename=\"m.png\"", "mask")
@@ -343,11 +393,9 @@ mod tests {
                 + "--x--\r\n"
         };
         for name in [
-            r"C:\\Users\\anna\\a.png",
-            "c:a.png",
             r"\\\\host\\share\\a.png",
             r"\\a.png",
-            r"\u0043:/a.png",
+            r"\u002fa.png",
             "/a.png",
         ] {
             for source in [

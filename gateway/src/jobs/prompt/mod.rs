@@ -3,16 +3,19 @@
 //! and ours cannot read differently (UTF-8, no duplicate keys, finite numbers, bounded depth).
 //!
 //! - [`Prompt`] is what passes, [`NodePolicy`] and [`Catalogue`] judge its nodes;
+//! - `replacements` is what ComfyUI makes of nodes that are not installed, which both look at;
 //! - [`Submission`] is a request in its parts, to be put together again for the engine, `members` the
 //!   parts of an object as they stand.
 
 mod catalogue;
 mod members;
 mod policy;
+mod replacements;
 mod submission;
 
 pub(crate) use catalogue::{Accepted, Catalogue};
-pub(crate) use policy::NodePolicy;
+pub(crate) use policy::{NodePolicy, System};
+pub(crate) use replacements::Replacements;
 pub(super) use submission::{Secrets, body};
 pub(crate) use submission::{Submission, is_truthy, number_text};
 
@@ -91,6 +94,15 @@ impl Json<'_> {
         }
     }
 
+    /// Whether ComfyUI takes it for a link to an output of another node: its `is_link`. Python's
+    /// booleans are numbers.
+    fn is_link(&self) -> bool {
+        matches!(self, Self::List(items) if matches!(
+            items.as_slice(),
+            [Self::Text(_), Self::Number(_) | Self::Boolean(_)]
+        ))
+    }
+
     /// A member, which is missing afterwards.
     fn take(&mut self, name: &str) -> Option<Self> {
         let Self::Object(members) = self else {
@@ -98,6 +110,23 @@ impl Json<'_> {
         };
         let place = members.iter().position(|(other, _)| other == name)?;
         Some(members.swap_remove(place).1)
+    }
+
+    /// A value that was read before.
+    fn of(value: &serde_json::Value) -> Json<'_> {
+        match value {
+            serde_json::Value::Null => Json::Null,
+            serde_json::Value::Bool(value) => Json::Boolean(*value),
+            serde_json::Value::Number(number) => Json::Number(number.clone()),
+            serde_json::Value::String(text) => Json::Text(Cow::Borrowed(text)),
+            serde_json::Value::Array(items) => Json::List(items.iter().map(Json::of).collect()),
+            serde_json::Value::Object(members) => Json::Object(
+                members
+                    .iter()
+                    .map(|(name, value)| (Cow::Borrowed(name.as_str()), Json::of(value)))
+                    .collect(),
+            ),
+        }
     }
 
     /// As it is written into an answer.
@@ -142,7 +171,7 @@ fn owned_members(
 }
 
 /// One node of the graph.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Node<'body> {
     pub(crate) id: Cow<'body, str>,
     pub(crate) class_type: Cow<'body, str>,
@@ -484,6 +513,131 @@ mod tests {
         let long = format!("{{\"number\":{}}}", "9".repeat(400));
         assert!(fault(&long).contains("out of range"));
         assert!(Prompt::parse(b"\xff\xfe{\x00}\x00").is_err(), "not UTF-8");
+    }
+
+    /// ComfyUI's rule, of `comfy_execution/graph_utils.py`.
+    const IS_LINK: &str = r"
+import json, sys
+
+def is_link(obj):
+    if not isinstance(obj, list):
+        return False
+    if len(obj) != 2:
+        return False
+    if not isinstance(obj[0], str):
+        return False
+    if not isinstance(obj[1], int) and not isinstance(obj[1], float):
+        return False
+    return True
+
+json.dump([is_link(value) for value in json.load(sys.stdin)], sys.stdout)
+";
+
+    /// What Python says of values; `None`: there is no Python.
+    fn said_by_python(values: &serde_json::Value) -> Option<Vec<bool>> {
+        use std::io::Write as _;
+        use std::process::{Command, Stdio};
+        let mut python = Command::new("python3")
+            .args(["-c", IS_LINK])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .ok()?;
+        let mut input = python.stdin.take().unwrap();
+        input.write_all(values.to_string().as_bytes()).unwrap();
+        drop(input);
+        let output = python.wait_with_output().unwrap();
+        assert!(output.status.success());
+        Some(serde_json::from_slice(&output.stdout).unwrap())
+    }
+
+    fn is_link(text: &str) -> bool {
+        serde_json::from_str::<Json<'_>>(text).unwrap().is_link()
+    }
+
+    #[test]
+    fn f10_a_link_is_what_comfyui_takes_for_one() {
+        // Recorded from Python.
+        for (text, expected) in [
+            (r#"["1",0]"#, true),
+            (r#"["1",-1]"#, true),
+            (r#"["1",false]"#, true),
+            (r#"["1",true]"#, true),
+            (r#"["1",0.0]"#, true),
+            (r#"["1",1e0]"#, true),
+            (r#"["1",18446744073709551615]"#, true),
+            (r#"["",0]"#, true),
+            (r#"["1",null]"#, false),
+            (r#"["1","0"]"#, false),
+            (r#"["1",[0]]"#, false),
+            (r#"["1",{}]"#, false),
+            (r#"["1"]"#, false),
+            (r#"["1",0,0]"#, false),
+            ("[1,0]", false),
+            ("[true,0]", false),
+            ("[null,0]", false),
+            (r#"[["1"],0]"#, false),
+            ("[]", false),
+            (r#"{"0":"1","1":0}"#, false),
+            (r#""10""#, false),
+            ("10", false),
+            ("null", false),
+        ] {
+            assert_eq!(is_link(text), expected, "{text}");
+        }
+    }
+
+    /// Many of them are lists of two, and many of those nearly links.
+    fn any_value() -> impl Strategy<Value = serde_json::Value> {
+        use serde_json::Value;
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            (-1e9_f64..1e9).prop_map(Value::from),
+            "[a-z0-9 ./]{0,4}".prop_map(Value::from),
+        ]
+        .boxed();
+        let nested = leaf.clone().prop_recursive(3, 24, 3, |inner| {
+            prop_oneof![
+                4 => prop::collection::vec(inner.clone(), 2).prop_map(Value::from),
+                1 => prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                1 => inner.prop_map(|value| json!({ "a": value })),
+            ]
+        });
+        prop_oneof![
+            nested,
+            ("[0-9]{0,2}", leaf).prop_map(|(id, slot)| json!([id, slot])),
+        ]
+    }
+
+    #[test]
+    fn f10_any_value_is_judged_as_python_judges_it_and_no_link_names_a_file() {
+        use proptest::strategy::ValueTree as _;
+        let mut runner = proptest::test_runner::TestRunner::default();
+        let strategy = any_value();
+        let values: Vec<serde_json::Value> = (0..4000)
+            .map(|_| strategy.new_tree(&mut runner).unwrap().current())
+            .collect();
+        let Some(said) = said_by_python(&values.iter().cloned().collect()) else {
+            return;
+        };
+        let links = said.iter().filter(|is_link| **is_link).count();
+        assert!(links > 100, "{links}");
+        let policy = NodePolicy::new(&["@file-access".to_owned()]);
+        for (value, expected) in values.iter().zip(said) {
+            assert_eq!(is_link(&value.to_string()), expected, "{value}");
+            if expected {
+                let graph = json!({"prompt": {"1": {"class_type": "LoadImage", "inputs": {"image": value}}}});
+                let body = graph.to_string();
+                let prompt = Prompt::parse(body.as_bytes()).unwrap();
+                assert!(
+                    policy.check(&prompt, &Catalogue::default()).is_err(),
+                    "{value}"
+                );
+            }
+        }
     }
 
     proptest! {

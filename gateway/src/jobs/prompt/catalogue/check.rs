@@ -55,10 +55,14 @@ pub(super) fn check(
     if catalogue.classes.is_empty() {
         return Ok(Accepted::unchecked());
     }
+    let nodes = &*catalogue.replace(&prompt.nodes);
     let mut outputs = Vec::new();
-    let mut classes = Vec::with_capacity(prompt.nodes.len());
-    for (place, node) in prompt.nodes.iter().enumerate() {
+    let mut classes = Vec::with_capacity(nodes.len());
+    for (place, node) in nodes.iter().enumerate() {
         let Some(class) = catalogue.classes.get(node.class_type.as_ref()) else {
+            if catalogue.may_replace(&node.class_type) {
+                return Ok(Accepted::unchecked());
+            }
             return Err(unknown(node, catalogue.is_old));
         };
         if class.is_output
@@ -72,16 +76,16 @@ pub(super) fn check(
         let text = "Prompt has no outputs";
         return Err(Refusal(refusal("prompt_no_outputs", text, "")));
     }
-    let places = prompt.nodes.iter().enumerate();
+    let places = nodes.iter().enumerate();
     let places = places
         .map(|(place, node)| (node.id.as_ref(), place))
         .collect();
     let mut checker = Checker {
         catalogue,
-        nodes: &prompt.nodes,
+        nodes,
         classes,
         places,
-        states: vec![State::Unseen; prompt.nodes.len()],
+        states: vec![State::Unseen; nodes.len()],
         faults: HashMap::new(),
         faulty: Vec::new(),
         told: 0,

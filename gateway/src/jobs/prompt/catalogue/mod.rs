@@ -12,11 +12,13 @@ mod python;
 #[cfg(test)]
 mod tests;
 
-use super::{Json, Prompt};
+use super::replacements::Replacement;
+use super::{Json, Node, Prompt, Replacements};
 use crate::jobs::python_json::to_strict_json;
 pub(crate) use check::{Accepted, Refusal};
 use describe::{Describer, Listed};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -32,6 +34,7 @@ pub(crate) struct Catalogue {
     /// ComfyUI before 0.12: it says `invalid_prompt` of unknown nodes and leaves the values of new
     /// choice lists alone.
     is_old: bool,
+    replacements: Replacements,
 }
 
 #[derive(Debug)]
@@ -93,6 +96,79 @@ impl Catalogue {
             Err(_) => serde_json::from_str(&to_strict_json(body))?,
         };
         Ok(listed.0)
+    }
+
+    /// The same with what the engine tells of its replacements.
+    pub(crate) fn with_replacements(self, replacements: Replacements) -> Self {
+        Self {
+            replacements,
+            ..self
+        }
+    }
+
+    pub(crate) fn replacements(&self) -> &Replacements {
+        &self.replacements
+    }
+
+    /// Whether a class is installed, and so not replaced.
+    pub(crate) fn has(&self, class: &str) -> bool {
+        self.classes.contains_key(class)
+    }
+
+    /// Whether a graph has a class that the engine did not tell of. One that told of no class at all
+    /// knows nothing.
+    pub(crate) fn lacks_any(&self, prompt: &Prompt<'_>) -> bool {
+        let is_lacking = |node: &Node<'_>| {
+            let class = node.class_type.as_ref();
+            !class.is_empty() && !self.has(class) && self.replacement_of(class).is_none()
+        };
+        !self.classes.is_empty() && prompt.nodes.iter().any(is_lacking)
+    }
+
+    /// What ComfyUI puts in the place of a class.
+    fn replacement_of(&self, class: &str) -> Option<&Replacement> {
+        if self.has(class) {
+            return None;
+        }
+        let first = self.replacements.of(class)?.first()?;
+        self.has(first.class()).then_some(first)
+    }
+
+    /// Whether a class that is not installed may be replaced, for all that is known.
+    fn may_replace(&self, class: &str) -> bool {
+        !class.is_empty() && self.replacements.of(class).is_none()
+    }
+
+    /// A graph as ComfyUI checks it, with classes replaced that are not installed.
+    fn replace<'graph>(&'graph self, nodes: &'graph [Node<'_>]) -> Cow<'graph, [Node<'graph>]> {
+        let replaced: HashMap<&str, &Replacement> = nodes
+            .iter()
+            .filter_map(|node| Some((node.id.as_ref(), self.replacement_of(&node.class_type)?)))
+            .collect();
+        if replaced.is_empty() {
+            return Cow::Borrowed(nodes);
+        }
+        let mut nodes: Vec<Node<'graph>> = nodes
+            .iter()
+            .map(|node| match replaced.get(node.id.as_ref()) {
+                Some(replacement) => replacement.apply(node),
+                None => node.clone(),
+            })
+            .collect();
+        for (_, value) in nodes.iter_mut().flat_map(|node| &mut node.inputs) {
+            if !value.is_link() {
+                continue;
+            }
+            if let Json::List(items) = value
+                && let [Json::Text(source), Json::Number(slot)] = items.as_mut_slice()
+                && let Some(new) = replaced
+                    .get(source.as_ref())
+                    .and_then(|replacement| replacement.output(slot))
+            {
+                *slot = new.into();
+            }
+        }
+        Cow::Owned(nodes)
     }
 
     /// Checks a graph: the outputs that ComfyUI will execute, `targets` being those that the client

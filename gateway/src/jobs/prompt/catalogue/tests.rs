@@ -443,3 +443,107 @@ fn arbitrary() -> impl Strategy<Value = Value> {
         ]
     })
 }
+
+/// Replacements of ComfyUI 0.33.0 and one of a pack.
+fn replacing() -> Catalogue {
+    let class = |input: Value, output: Value, is_output: bool| {
+        json!({
+            "input": input, "output": output, "output_node": is_output, "is_input_list": false,
+            "python_module": "nodes", "api_node": false, "deprecated": false, "experimental": false,
+        })
+    };
+    let list = json!({
+        "Preview3D": class(json!({"required": {"model_file": ["STRING", {}]}}), json!([]), true),
+        "ResizeImageMaskNode": class(
+            json!({"required": {
+                "input": ["IMAGE", {}],
+                "resize_type.multiplier": ["FLOAT", {"min": 0.01, "max": 8.0}],
+                "scale_method": [["area", "lanczos"], {}],
+            }}),
+            json!(["IMAGE"]),
+            false,
+        ),
+        "TwoOutputs": class(json!({}), json!(["MASK", "IMAGE"]), false),
+        "PreviewImage": class(json!({"required": {"images": ["IMAGE", {}]}}), json!([]), true),
+    });
+    let replacements = json!({
+        "Preview3DAnimation": [{"new_node_id": "Preview3D", "old_node_id": "Preview3DAnimation",
+            "old_widget_ids": null, "input_mapping": null, "output_mapping": null}],
+        "ImageScaleBy": [{"new_node_id": "ResizeImageMaskNode", "input_mapping": [
+            {"new_id": "input", "old_id": "image"},
+            {"new_id": "resize_type", "set_value": "scale by multiplier"},
+            {"new_id": "resize_type.multiplier", "old_id": "scale_by"},
+            {"new_id": "scale_method", "old_id": "upscale_method"},
+        ]}],
+        "OneOutput": [{"new_node_id": "TwoOutputs", "output_mapping": [{"old_idx": 0, "new_idx": 1}]}],
+        "Chained": [{"new_node_id": "OneOutput"}],
+    });
+    parse(&list)
+        .with_replacements(Replacements::parse(replacements.to_string().as_bytes()).unwrap())
+}
+
+#[test]
+fn b3_a_class_that_is_only_a_replacement_is_not_missing() {
+    let catalogue = replacing();
+    let preview =
+        json!({"1": {"class_type": "Preview3DAnimation", "inputs": {"model_file": "a.glb"}}});
+    let accepted = catalogue.check(&prompt(&preview), None).unwrap();
+    assert_eq!(accepted.outputs, ["1"]);
+    for class in ["Nowhere", "Chained"] {
+        let graph = json!({"1": {"class_type": class, "inputs": {}}});
+        let refusal = catalogue.check(&prompt(&graph), None).unwrap_err();
+        assert_eq!(
+            refusal.body()["error"]["type"],
+            "missing_node_type",
+            "{class}"
+        );
+        assert!(catalogue.lacks_any(&prompt(&graph)));
+    }
+    assert!(!catalogue.lacks_any(&prompt(&preview)));
+    assert!(!Catalogue::default().lacks_any(&prompt(&preview)));
+}
+
+#[test]
+fn b3_a_replaced_node_is_checked_as_what_it_becomes() {
+    let graph = |scale: f64| {
+        json!({
+            "1": {"class_type": "OneOutput", "inputs": {}},
+            "2": {"class_type": "ImageScaleBy", "inputs": {
+                "image": ["1", 0], "scale_by": scale, "upscale_method": "area"}},
+            "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
+        })
+    };
+    let catalogue = replacing();
+    let accepted = catalogue.check(&prompt(&graph(2.0)), None).unwrap();
+    assert_eq!(accepted.outputs, ["3"]);
+    let body = catalogue
+        .check(&prompt(&graph(9.0)), None)
+        .unwrap_err()
+        .body();
+    let told = &body["node_errors"]["2"];
+    assert_eq!(told["class_type"], "ResizeImageMaskNode");
+    assert_eq!(told["errors"][0]["type"], "value_bigger_than_max");
+}
+
+#[test]
+fn a4_replacements_that_cannot_be_read_refuse_nothing_here() {
+    let catalogue = replacing().with_replacements(Replacements::Unknown);
+    let graph = json!({"1": {"class_type": "Preview3DAnimation", "inputs": {}}});
+    assert_eq!(
+        catalogue.check(&prompt(&graph), None),
+        Ok(Accepted::unchecked())
+    );
+    for broken in [
+        "[]",
+        "{",
+        r#"{"A":{}}"#,
+        r#"{"A":[{"old_node_id":"A"}]}"#,
+        r#"{"A":[{"new_node_id":"B","input_mapping":[{"old_id":"x"}]}]}"#,
+        r#"{"A":[{"new_node_id":7}]}"#,
+    ] {
+        assert!(Replacements::parse(broken.as_bytes()).is_err(), "{broken}");
+    }
+    let odd = br#"{"A":[{"new_node_id":"B","input_mapping":[{"new_id":"x","set_value":NaN}]}]}"#;
+    assert!(Replacements::parse(odd).is_ok());
+    assert!(Replacements::parse(b"{}").is_ok());
+}

@@ -4,12 +4,15 @@
 /// Nodes that read, write, list or delete wherever their inputs say, fetch any address, or run code,
 /// by the packs they are from.
 pub(super) const FILE_ACCESS: &[&str] = &[
-    // core
+    // core: ComfyUI 0.30 and newer keep the datasets of pictures and videos in input and output, older ones
+    // do not; in one engine for all users everybody's folders are in reach with every version
     "LoadImageDataSetFromFolder",
     "LoadImageSetFromFolderNode",
     "LoadImageTextDataSetFromFolder",
     "LoadImageTextSetFromFolderNode",
     "LoadTrainingDataset",
+    "LoadVideoDataSetFromFolder",
+    "LoadVideoTextDataSetFromFolder",
     "SaveImageDataSetToFolder",
     "SaveImageTextDataSetToFolder",
     "SaveTrainingDataset",
@@ -216,6 +219,7 @@ pub(super) const FILE_INPUTS: &[(&str, &str)] = &[
     ("Load image with metadata [Crystools]", "image"),
     ("Load3D", "image"),
     ("Load3D", "model_file"),
+    ("Load3DAdvanced", "model_file"),
     ("Load3DAnimation", "image"),
     ("Load3DAnimation", "model_file"),
     ("LoadAndResizeImage", "image"),
@@ -234,6 +238,7 @@ pub(super) const FILE_INPUTS: &[(&str, &str)] = &[
     ("LossGraphNode", "filename_prefix"),
     ("MaskPainter", "image"),
     ("OpenAIInputFiles", "file"),
+    ("Painter", "mask"),
     ("Preview3D", "model_file"),
     ("Preview3DAnimation", "model_file"),
     ("PromptExtractor //Inspire", "image"),
@@ -265,3 +270,10 @@ pub(super) const FILE_INPUTS: &[(&str, &str)] = &[
 
 /// Node classes and their inputs that are pasted into a command line of ffmpeg: single words only.
 pub(super) const WORD_INPUTS: &[(&str, &str)] = &[("VHS_VideoCombine", "dither")];
+
+/// Node classes and their inputs that become part of a file's name as a number: numbers only, and
+/// links to nodes that give nothing else. Over other links ComfyUI lets text pass.
+pub(super) const NUMBER_INPUTS: &[(&str, &str, &str)] = &[
+    ("SaveLoRA", "steps", "TrainLoraNode"),
+    ("SaveLoRANode", "steps", "TrainLoraNode"),
+];
