@@ -8,6 +8,7 @@ mod check;
 mod front_end;
 mod fuzz;
 mod icons;
+mod nodes;
 mod package;
 mod packages;
 mod pages;
@@ -53,6 +54,8 @@ enum Task {
     Package(package::Options),
     /// Draws the pictures of the desktop app anew (needs rsvg-convert)
     Icons,
+    /// Prints nodes of a ComfyUI or a pack that open files, fetch addresses or run code and are not judged yet
+    Nodes(nodes::Options),
     /// Runs the fuzz targets (needs a nightly toolchain)
     Fuzz(fuzz::Options),
 }
@@ -78,6 +81,7 @@ fn perform(task: &Task) -> Result<ExitCode> {
         Task::Soak(options) => soak::soak(&workspace, options),
         Task::Package(options) => package::package(&workspace, options),
         Task::Icons => icons::icons(&workspace),
+        Task::Nodes(options) => nodes::nodes(options),
         Task::Fuzz(options) => fuzz::fuzz(&workspace, options),
     }
 }
