@@ -356,7 +356,7 @@ mod tests {
         assert_eq!(now(gate.end(&name, None, false)), Verdict::Pass);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn no_event_waits_for_ever() {
         let (gate, id, name, nudge) = gate();
         gate.begin(id, &nudge, false);

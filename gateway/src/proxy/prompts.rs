@@ -418,6 +418,7 @@ fn in_comfyui_form(body: Value) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
 
     #[test]
     fn only_plain_utf_8_is_read() {

@@ -1,6 +1,7 @@
 //! The line with a house of its own around it: who is admitted, who is next, what comes back.
 
 use super::*;
+use crate::store::JobState;
 use std::cell::Cell;
 use std::collections::HashMap;
 
