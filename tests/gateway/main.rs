@@ -13,6 +13,7 @@ mod readme;
 mod real_comfyui;
 mod routes;
 mod sandbox;
+mod seams;
 mod separate;
 mod sessions;
 mod setup;

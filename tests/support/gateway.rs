@@ -87,6 +87,8 @@ impl Options {
         };
         let data = options.data.as_ref().context("a data directory")?;
         let base = data.path().join("comfyui");
+        // ComfyUI does not start without it.
+        fs::create_dir_all(base.join("custom_nodes"))?;
         fill(&base)?;
         let arguments = ["--cpu", "--base-directory", &base.display().to_string()];
         Ok(Some(Self {
