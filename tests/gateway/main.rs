@@ -1,6 +1,7 @@
 //! Black-box tests of `sentineld` with the demo engine behind it.
 
 mod admin_api;
+mod connect;
 mod credentials;
 mod filtering;
 mod gallery;

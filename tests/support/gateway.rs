@@ -569,7 +569,7 @@ pub fn eventually(patience: Duration, mut holds: impl FnMut() -> Result<bool>) -
 }
 
 /// The program of `SENTINELD`, else the one beside the tests; the demo engine must lie beside it.
-fn program() -> Result<PathBuf> {
+pub(crate) fn program() -> Result<PathBuf> {
     let program = match std::env::var_os("SENTINELD") {
         Some(path) => path.into(),
         None => std::env::current_exe()?
