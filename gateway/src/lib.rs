@@ -14,6 +14,7 @@ pub mod cli;
 mod clock;
 pub mod comfyui;
 pub mod config;
+mod connect;
 pub mod control;
 #[cfg(unix)]
 mod control_socket;

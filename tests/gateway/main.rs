@@ -1,6 +1,7 @@
 //! Black-box tests of `sentineld` with the demo engine behind it.
 
 mod admin_api;
+mod connect;
 mod credentials;
 mod filtering;
 mod gallery;
@@ -13,6 +14,7 @@ mod readme;
 mod real_comfyui;
 mod routes;
 mod sandbox;
+mod seams;
 mod separate;
 mod sessions;
 mod setup;

@@ -87,6 +87,8 @@ impl Options {
         };
         let data = options.data.as_ref().context("a data directory")?;
         let base = data.path().join("comfyui");
+        // ComfyUI does not start without it.
+        fs::create_dir_all(base.join("custom_nodes"))?;
         fill(&base)?;
         let arguments = ["--cpu", "--base-directory", &base.display().to_string()];
         Ok(Some(Self {
@@ -567,7 +569,7 @@ pub fn eventually(patience: Duration, mut holds: impl FnMut() -> Result<bool>) -
 }
 
 /// The program of `SENTINELD`, else the one beside the tests; the demo engine must lie beside it.
-fn program() -> Result<PathBuf> {
+pub(crate) fn program() -> Result<PathBuf> {
     let program = match std::env::var_os("SENTINELD") {
         Some(path) => path.into(),
         None => std::env::current_exe()?

@@ -32,8 +32,31 @@ impl Socket {
         target: &str,
         headers: &[(&str, &str)],
     ) -> Result<Result<Self, u16>> {
+        Self::attempt_as(port, &format!("localhost:{port}"), target, headers).await
+    }
+
+    /// Connects to this host and port, which a program has called so.
+    pub async fn open_as(
+        port: u16,
+        host: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Self> {
+        match Self::attempt_as(port, host, target, headers).await? {
+            Ok(socket) => Ok(socket),
+            Err(status) => bail!("the socket was refused: {status}"),
+        }
+    }
+
+    /// The same, or returns the status of the refusal.
+    pub async fn attempt_as(
+        port: u16,
+        host: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Result<Self, u16>> {
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
-        let mut request = format!("ws://localhost:{port}{target}").into_client_request()?;
+        let mut request = format!("ws://{host}{target}").into_client_request()?;
         for (name, value) in headers {
             request
                 .headers_mut()

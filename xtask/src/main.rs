@@ -5,6 +5,7 @@
 
 mod bench;
 mod check;
+mod clients;
 mod front_end;
 mod fuzz;
 mod icons;
@@ -50,6 +51,8 @@ enum Task {
     Bench(bench::Options),
     /// Lets random users in for half an hour, then kills the gateway a hundred times
     Soak(soak::Options),
+    /// Runs real clients from PyPI and npm before Sentinel and a real ComfyUI
+    Clients(clients::Options),
     /// Builds what people install on this system
     Package(package::Options),
     /// Draws the pictures of the desktop app anew (needs rsvg-convert)
@@ -79,6 +82,7 @@ fn perform(task: &Task) -> Result<ExitCode> {
         Task::Check => check::check(&workspace),
         Task::Bench(options) => bench::bench(&workspace, options),
         Task::Soak(options) => soak::soak(&workspace, options),
+        Task::Clients(options) => clients::clients(&workspace, options),
         Task::Package(options) => package::package(&workspace, options),
         Task::Icons => icons::icons(&workspace),
         Task::Nodes(options) => nodes::nodes(options),

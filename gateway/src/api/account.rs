@@ -30,6 +30,8 @@ pub(crate) struct Me {
     expires_at: Option<String>,
     /// Whether admin acts are possible after the password was given again.
     can_step_up: bool,
+    /// Whether this sign-in or token can do an admin's work, the proof aside.
+    admin_rights: bool,
 }
 
 /// Who is signed in.
@@ -43,6 +45,7 @@ pub(crate) async fn me(actor: Actor) -> Json<Me> {
             via: "machine",
             expires_at: None,
             can_step_up: false,
+            admin_rights: true,
         });
     };
     let is_browser = signed_in.session.kind == SessionKind::Browser;
@@ -53,6 +56,7 @@ pub(crate) async fn me(actor: Actor) -> Json<Me> {
         via: if is_browser { "session" } else { "token" },
         expires_at: Some(rfc3339(signed_in.session.expires_at)),
         can_step_up: signed_in.account.admin && is_browser,
+        admin_rights: signed_in.has_admin_rights(),
     })
 }
 

@@ -42,12 +42,35 @@ pub struct RunOptions {
     pub python: Option<String>,
 }
 
+/// A door on this computer to a Sentinel elsewhere.
+#[derive(Args, Clone, Debug)]
+pub(super) struct ConnectOptions {
+    /// Address of Sentinel, as https://studio.local:8189
+    #[arg(value_name = "URL")]
+    pub(super) address: String,
+    /// File with an API token without an admin's rights, closed to other accounts; "-" reads standard
+    /// input. Without it the variable SENTINEL_TOKEN is read
+    #[arg(long, value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
+    /// Where programs on this computer reach ComfyUI; loopback only
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8188")]
+    pub(super) listen: SocketAddr,
+    /// SHA-256 of Sentinel's certificate, as its page /trust shows it; nothing else is trusted then
+    #[arg(long, value_name = "SHA256")]
+    pub(super) fingerprint: Option<String>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Start the gateway and ComfyUI, until Ctrl-C
     Run(RunOptions),
     /// Check the settings and tell what is wrong or unsafe
     Check(Place),
+    /// Open a door on this computer to a Sentinel elsewhere, for programs that know host and port alone
+    ///
+    /// It adds an API token to what they send. Every program and every account of this computer can
+    /// use the door while it is open; web pages cannot.
+    Connect(ConnectOptions),
     /// List the running ComfyUIs, stop or restart one, read its log
     Engines {
         #[command(flatten)]

@@ -14,6 +14,15 @@ pub(super) fn complain(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
+/// Asks a question at a terminal and returns the line that is typed.
+pub(super) fn ask(question: &str) -> anyhow::Result<String> {
+    let mut output = std::io::stderr();
+    let _ = write!(output, "{question}").and_then(|()| output.flush());
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    Ok(line)
+}
+
 /// Asks for a password at a terminal, where the system lets us without showing it, else reads a line
 /// of standard input.
 pub(super) fn read_password() -> anyhow::Result<String> {

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod check;
+mod connect;
 mod console;
 mod engines;
 mod run;
@@ -23,6 +24,7 @@ pub fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Run(options) => run::run(&options),
         Command::Check(place) => check::check(&place),
+        Command::Connect(options) => connect::connect(&options),
         Command::Engines { place, action } => engines::act(&place, action),
         Command::User { place, action } => user::act(&place, action),
         Command::Import { place, file } => user::import(&place, &file),

@@ -77,8 +77,9 @@ pub(super) fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// Resolves when the person or the system wants this program to end.
 #[cfg(unix)]
-async fn asked_to_stop() -> std::io::Result<()> {
+pub(super) async fn asked_to_stop() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -91,7 +92,7 @@ async fn asked_to_stop() -> std::io::Result<()> {
 
 /// Also waits for a closed console and the end of the session, of which the system gives notice.
 #[cfg(windows)]
-async fn asked_to_stop() -> std::io::Result<()> {
+pub(super) async fn asked_to_stop() -> std::io::Result<()> {
     use tokio::signal::windows::{ctrl_break, ctrl_close, ctrl_logoff, ctrl_shutdown};
     let (mut interrupt, mut close) = (ctrl_break()?, ctrl_close()?);
     let (mut logoff, mut shutdown) = (ctrl_logoff()?, ctrl_shutdown()?);

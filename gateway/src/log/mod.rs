@@ -49,6 +49,17 @@ pub(crate) fn start(config: &Config, directory: &Path) -> anyhow::Result<WorkerG
     Ok(guard)
 }
 
+/// Starts logging to the console alone, for a command that has no data directory.
+pub(crate) fn start_on_console() -> anyhow::Result<()> {
+    let console = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false)
+        .with_filter(tracing_subscriber::filter::LevelFilter::INFO);
+    tracing_subscriber::registry().with(console).try_init()?;
+    Ok(())
+}
+
 /// The listed levels; what is broken or odd is always written.
 fn wants(levels: &[LogLevel], level: &Level) -> bool {
     match *level {

@@ -57,7 +57,8 @@ pub(super) fn clean_request(headers: &mut HeaderMap, engine: &HeaderValue) -> Op
     upgrade
 }
 
-fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+/// The protocol of an upgrade that is asked for.
+pub(crate) fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let asks = tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
     if asks {
         headers.get(UPGRADE).cloned()
@@ -77,7 +78,8 @@ fn tokens<'headers>(
     lines.flat_map(|line| line.split(',')).map(str::trim)
 }
 
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
+/// Removes what is of one connection only.
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let is_plain = headers
         .get(CONNECTION)
         .is_none_or(|value| value == "keep-alive" || value == "close");

@@ -44,14 +44,14 @@ impl StallTimer {
 
 /// A body that fails when no frame comes for a time.
 #[derive(Debug)]
-pub(super) struct IdleBody<Inner> {
+pub(crate) struct IdleBody<Inner> {
     inner: Inner,
     timer: StallTimer,
     _in_use: Option<InUse>,
 }
 
 impl<Inner> IdleBody<Inner> {
-    pub(super) fn new(inner: Inner, limit: Duration) -> Self {
+    pub(crate) fn new(inner: Inner, limit: Duration) -> Self {
         Self {
             inner,
             timer: StallTimer::new(limit),

@@ -14,7 +14,8 @@ mod rules;
 mod tunnel;
 mod uploads;
 
-pub(crate) use idle::StallGuard;
+pub(crate) use headers::{remove_hop_by_hop, wanted_upgrade};
+pub(crate) use idle::{IdleBody, StallGuard};
 pub use path::{PathFault, is_manager_path, normalise};
 pub(crate) use pool::{CONNECTION_BUFFER, Pool};
 
@@ -31,7 +32,6 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONNECTION, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
-use idle::IdleBody;
 use rules::{Meaning, meaning};
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -7,6 +7,7 @@ export interface Me {
   via: "session" | "token";
   expires_at: string;
   can_step_up: boolean;
+  admin_rights: boolean;
 }
 
 export interface Session {

@@ -285,6 +285,7 @@ export function makeWorld({
           via: "session",
           expires_at: ahead(10 * hour),
           can_step_up: true,
+          admin_rights: true,
         }),
     ],
     ["GET", /^\/engine$/, () => ok(world.engine)],
