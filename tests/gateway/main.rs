@@ -21,3 +21,4 @@ mod sign_in;
 mod smuggling;
 mod statistics;
 mod supervisor;
+mod uploads;

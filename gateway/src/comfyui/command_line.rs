@@ -95,6 +95,18 @@ const DIRECTORY_FLAGS: [&str; 5] = [
     "--database-url",
 ];
 
+/// ComfyUI's own limit for uploads.
+const UPLOAD_SIZE: &str = "--max-upload-size";
+/// What it is set to, MB: 1 TiB. Its own 100 MB ends uploads of videos with a bare 413.
+const UPLOAD_MEGABYTES: &str = "1048576";
+
+/// Whether the user's arguments set the largest upload themselves.
+pub fn sets_upload_size(user_arguments: &[String]) -> bool {
+    user_arguments
+        .iter()
+        .any(|argument| may_mean(argument, UPLOAD_SIZE))
+}
+
 /// The arguments for the installation's program: `main.py` (where there is one), the user's, then
 /// ours, so that ours win wherever both could be meant.
 ///
@@ -137,6 +149,9 @@ pub fn command_line(
     push(&mut line, "--port", address.port().to_string());
     if flags.contains("--disable-auto-launch") {
         line.push("--disable-auto-launch".into());
+    }
+    if flags.contains(UPLOAD_SIZE) && !sets_upload_size(user_arguments) {
+        push(&mut line, UPLOAD_SIZE, UPLOAD_MEGABYTES);
     }
     for (flag, value) in own_directories {
         push(&mut line, flag, value);
@@ -388,6 +403,20 @@ mod tests {
             line(&desktop, &none, &known(), &["--base-dir=/mine"]).unwrap(),
             format!("main.py --base-dir=/mine {ours}")
         );
+    }
+
+    #[test]
+    fn r14_uploads_have_no_limit_of_comfyuis_own() {
+        let none = EngineDirectories::default();
+        let flags: FlagSet = known().iter().chain([UPLOAD_SIZE]).collect();
+        let with = |arguments: &[&str]| line(&installation(), &none, &flags, arguments).unwrap();
+        let ours = " --max-upload-size 1048576";
+        assert!(with(&["--cpu"]).ends_with(ours), "{}", with(&["--cpu"]));
+        for set in ["--max-upload-size=5", "--max-upload", "--max"] {
+            assert!(!with(&[set, "5"]).ends_with(ours), "{set}");
+        }
+        let old = line(&installation(), &none, &known(), &[]).unwrap();
+        assert!(!old.contains("upload"), "{old}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod path;
 mod pool;
 mod prompts;
 mod rules;
+mod size;
 mod tunnel;
 mod uploads;
 
@@ -156,9 +157,7 @@ pub async fn forward(
                 None => answered.map_err(Into::into),
             }
         }
-        _ => exchange(&way, &engine, address, request)
-            .await
-            .map_err(Into::into),
+        means => pass_on(&way, &engine, address, request, &means).await,
     };
     match answered {
         Ok(response) => response,
@@ -226,7 +225,12 @@ fn allowed(
     }
     if matches!(
         means,
-        Meaning::Known | Meaning::Prompt | Meaning::Job(_) | Meaning::Events | Meaning::Upload(_)
+        Meaning::Known
+            | Meaning::Prompt
+            | Meaning::Job(_)
+            | Meaning::Events
+            | Meaning::Upload(_)
+            | Meaning::Files
     ) || signed_in.has_admin_rights()
     {
         return Ok(());
@@ -241,7 +245,8 @@ fn allowed(
         | Meaning::Prompt
         | Meaning::Job(_)
         | Meaning::Events
-        | Meaning::Upload(_) => false,
+        | Meaning::Upload(_)
+        | Meaning::Files => false,
     };
     if !is_refused {
         return Ok(());
@@ -274,6 +279,26 @@ fn refusal(app: &App, context: &RequestContext, wants_html: bool, error: ApiErro
         pages::message(app, context, &error)
     } else {
         error.into_response()
+    }
+}
+
+/// Passes a request on, held to the size that ComfyUI takes of such.
+async fn pass_on(
+    way: &Way<'_>,
+    engine: &Arc<Engine>,
+    address: SocketAddr,
+    request: Request,
+    means: &Meaning,
+) -> Result<Response, Failure> {
+    let Some(limit) = size::limit(means, &way.app.config.current()) else {
+        return Ok(exchange(way, engine, address, request).await?);
+    };
+    let (request, measured) = size::measured(request, limit)
+        .map_err(|error| Failure::Refused(Box::new(error.into_response())))?;
+    let answered = exchange(way, engine, address, request).await;
+    match measured.refusal(limit) {
+        Some(refusal) => Ok(refusal.into_response()),
+        None => Ok(answered?),
     }
 }
 
@@ -359,7 +384,12 @@ async fn exchange(
     if is_page {
         return Ok(overlay::add_script(response, &method).await);
     }
-    Ok(response.map(|body| Body::new(IdleBody::new(body, IDLE_TIMEOUT).using(in_use))))
+    let is_too_large = response.status() == StatusCode::PAYLOAD_TOO_LARGE;
+    let response = response.map(|body| Body::new(IdleBody::new(body, IDLE_TIMEOUT).using(in_use)));
+    if is_too_large {
+        return Ok(size::explained(response).await);
+    }
+    Ok(response)
 }
 
 /// What ComfyUI's events become on their way to a page: the counts are its user's own, and what the

@@ -18,6 +18,8 @@ pub(super) enum Meaning {
     Events,
     /// An upload that may do more than put a file among the user's own.
     Upload(UploadForm),
+    /// `POST /upload/image`: a file among the user's own.
+    Files,
     /// ComfyUI-Manager, which installs code.
     Manager,
     /// Tells what is where on the machine.
@@ -90,6 +92,7 @@ pub(super) fn meaning(method: &Method, normal_path: &str) -> Meaning {
             None => Meaning::Unknown,
         },
         ["assets"] if *method == Method::POST => Meaning::Upload(UploadForm::Asset),
+        ["upload", "image"] if *method == Method::POST => Meaning::Files,
         ["upload", "mask"] if *method == Method::POST => Meaning::Upload(UploadForm::Mask),
         ["assets", "download" | "import" | "prune" | "seed", ..] if changes => Meaning::Install,
         ["models", "download", ..] => Meaning::Install,
@@ -138,7 +141,7 @@ mod tests {
             (post, "//api//prompt/", Meaning::Prompt),
             (post, "/api/assets", Meaning::Upload(UploadForm::Asset)),
             (post, "/api/upload/mask", Meaning::Upload(UploadForm::Mask)),
-            (post, "/upload/image", Meaning::Known),
+            (post, "/upload/image", Meaning::Files),
             (post, "/api/assets/from-hash", Meaning::Known),
             (post, "/api/assets/seed", Meaning::Install),
             (post, "/api/assets/download", Meaning::Install),
