@@ -84,6 +84,10 @@ const REFUSED: &[(&str, &str)] = &[
         "--help",
         "ComfyUI would only print its help and end; leave it out",
     ),
+    (
+        "--list-feature-flags",
+        "ComfyUI would only print its feature flags and end; leave it out",
+    ),
 ];
 
 /// The flags of [`EngineDirectories`].
@@ -357,6 +361,9 @@ mod tests {
             (&["--auto-launch"], Some("--auto-launch")),
             (&["--quick-test-for-ci"], Some("--quick-test-for-ci")),
             (&["--quick"], Some("--quick")),
+            (&["--list-feature-flags"], Some("--list-feature-flags")),
+            (&["--list"], Some("--list")),
+            (&["--feature-flag", "show_signin_button"], None),
             (&["--"], Some("--")),
             (&["-h"], Some("-h")),
             (&["--help"], Some("--help")),
