@@ -20,5 +20,6 @@ mod sharing;
 mod sign_in;
 mod smuggling;
 mod statistics;
+mod streams;
 mod supervisor;
 mod uploads;

@@ -8,6 +8,7 @@ mod idle;
 mod jobs;
 mod overlay;
 mod path;
+mod pings;
 mod pool;
 mod prompts;
 mod rules;
@@ -29,7 +30,7 @@ use crate::store::{AuditEvent, StoreError};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use idle::IdleBody;
@@ -319,10 +320,9 @@ async fn exchange(
         .path_and_query()
         .cloned()
         .unwrap_or(PathAndQuery::from_static("/"));
+    let means = meaning(&method, path_and_query.path());
     let mut page_name = client_id::of_query(path_and_query.query());
-    if *target.id() == EngineId::Shared
-        && meaning(&method, path_and_query.path()) == Meaning::Events
-    {
+    if *target.id() == EngineId::Shared && means == Meaning::Events {
         let own = client_id::own(&signed_in.account.id, page_name.as_deref());
         if let Some(rewritten) = client_id::rewrite(request.uri(), &own) {
             path_and_query = rewritten;
@@ -353,8 +353,11 @@ async fn exchange(
         }
     });
 
-    let answered = timeout(IDLE_TIMEOUT, context.pool().send(address, request)).await;
-    let mut response = answered.map_err(|_| ProxyError::Silent)??;
+    let sent = context.pool().send(address, request);
+    let mut response = match silence(&means, None) {
+        Some(limit) => timeout(limit, sent).await.map_err(|_| ProxyError::Silent)?,
+        None => sent.await,
+    }?;
 
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(client_side) = client_side else {
@@ -363,17 +366,24 @@ async fn exchange(
         let engine_side = hyper::upgrade::on(&mut response);
         let protocol = response.headers().get(UPGRADE).cloned();
         headers::clean_response(response.headers_mut(), path_and_query.path(), is_separate);
+        let is_websocket = protocol
+            .as_ref()
+            .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
         if let Some(protocol) = protocol {
             add_upgrade(response.headers_mut(), protocol);
         }
-        let is_events = meaning(&method, path_and_query.path()) == Meaning::Events;
+        let is_events = means == Meaning::Events;
         let feed = is_events.then(|| feed(way, target, page_name));
+        let sides = tunnel::Sides {
+            client: client_side,
+            engine: engine_side,
+            is_websocket,
+        };
         let tunnel = tunnel::run(
             Arc::clone(app),
             context.caller.address,
             Arc::clone(&signed_in.session),
-            client_side,
-            engine_side,
+            sides,
             in_use,
             feed,
         );
@@ -385,11 +395,30 @@ async fn exchange(
         return Ok(overlay::add_script(response, &method).await);
     }
     let is_too_large = response.status() == StatusCode::PAYLOAD_TOO_LARGE;
-    let response = response.map(|body| Body::new(IdleBody::new(body, IDLE_TIMEOUT).using(in_use)));
+    let limit = silence(&means, response.headers().get(CONTENT_TYPE));
+    let response = response.map(|body| {
+        let body = IdleBody::new(body, limit).using(in_use);
+        match limit {
+            Some(_) => Body::new(body),
+            None => Body::new(body.until_end_of(&signed_in.session)),
+        }
+    });
     if is_too_large {
         return Ok(size::explained(response).await);
     }
     Ok(response)
+}
+
+/// How long an engine may be silent before it begins to answer, and later in an answer of this kind.
+/// Custom nodes take the time they need, and an event stream may have nothing to tell for hours:
+/// those last as long as both ends do (TCP keep-alive tells of ends that are gone).
+fn silence(means: &Meaning, kind: Option<&HeaderValue>) -> Option<Duration> {
+    let is_event_stream = kind.is_some_and(|kind| {
+        let kind = kind.as_bytes().to_ascii_lowercase();
+        kind.starts_with(b"text/event-stream")
+    });
+    let is_ones_own_affair = matches!(means, Meaning::Unknown | Meaning::Manager);
+    (!is_event_stream && !is_ones_own_affair).then_some(IDLE_TIMEOUT)
 }
 
 /// What ComfyUI's events become on their way to a page: the counts are its user's own, and what the
@@ -448,4 +477,33 @@ fn add_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
 fn engine_host(address: SocketAddr) -> HeaderValue {
     HeaderValue::from_str(&address.to_string())
         .unwrap_or_else(|_| HeaderValue::from_static("127.0.0.1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r33_custom_nodes_and_event_streams_may_be_silent() {
+        let kind = |text| Some(HeaderValue::from_static(text));
+        for (means, kind, expected) in [
+            (Meaning::Known, None, Some(IDLE_TIMEOUT)),
+            (Meaning::Known, kind("text/plain"), Some(IDLE_TIMEOUT)),
+            (Meaning::Known, kind("text/event-stream"), None),
+            (
+                Meaning::Known,
+                kind("Text/Event-Stream; charset=utf-8"),
+                None,
+            ),
+            (Meaning::Unknown, None, None),
+            (Meaning::Unknown, kind("application/json"), None),
+            (Meaning::Manager, None, None),
+        ] {
+            assert_eq!(
+                silence(&means, kind.as_ref()),
+                expected,
+                "{means:?} {kind:?}"
+            );
+        }
+    }
 }
