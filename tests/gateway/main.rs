@@ -7,6 +7,7 @@ mod gallery;
 mod invites;
 mod local_owner;
 mod lock_out;
+mod own_routes;
 mod proxy;
 mod queue;
 mod readme;

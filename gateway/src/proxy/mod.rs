@@ -1,6 +1,7 @@
 //! The way from a signed-in request to the user's engine and back. Streams both ways; nothing is
 //! parsed but ComfyUI's page, which gets the overlay script.
 
+mod assets;
 mod client_id;
 mod frames;
 mod headers;
@@ -102,8 +103,10 @@ pub async fn forward(
 ) -> Response {
     let wants_html = crate::auth::accepts_html(request.headers());
     let means = meaning(request.method(), request.uri().path());
-    if let Err(error) = allowed(&app, &context, &signed_in, &means, &request) {
-        return refusal(&app, &context, wants_html, error);
+    match allowed(&app, &context, &signed_in, &means, &request) {
+        Ok(()) => {}
+        Err(Denial::Absent) => return absent(),
+        Err(Denial::Refused(error)) => return refusal(&app, &context, wants_html, error),
     }
     let user = &signed_in.account.id;
     let request = match &means {
@@ -158,6 +161,14 @@ pub async fn forward(
                 None => answered.map_err(Into::into),
             }
         }
+        Meaning::AssetFile(id) if !signed_in.has_admin_rights() => {
+            match assets::judge(&way, address, &id).await {
+                Ok(()) => exchange(&way, &engine, address, request)
+                    .await
+                    .map_err(Into::into),
+                Err(error) => Err(Failure::Refused(Box::new(error.into_response()))),
+            }
+        }
         means => pass_on(&way, &engine, address, request, &means).await,
     };
     match answered {
@@ -209,6 +220,14 @@ fn visit_of(signed_in: &SignedIn, request: &Request, wants_html: bool) -> Visit 
     }
 }
 
+/// Why a request goes no further.
+enum Denial {
+    /// There is no such thing, for anybody.
+    Absent,
+    /// It is not for this user.
+    Refused(ApiError),
+}
+
 /// Applies the rights of roles to what a path means.
 fn allowed(
     app: &App,
@@ -216,49 +235,49 @@ fn allowed(
     signed_in: &SignedIn,
     means: &Meaning,
     request: &Request,
-) -> Result<(), ApiError> {
+) -> Result<(), Denial> {
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
-        return Err(ApiError::new(
+        return Err(Denial::Refused(ApiError::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "method_not_allowed",
             "This method is not served.",
-        ));
+        )));
     }
-    if matches!(
-        means,
-        Meaning::Known
+    if *means == Meaning::Absent {
+        return Err(Denial::Absent);
+    }
+    let config = app.config.current();
+    let path = request.uri().path();
+    let is_refused = !signed_in.has_admin_rights()
+        && match means {
+            Meaning::Manager => config.manager_admin_only,
+            Meaning::Install | Meaning::Layout => true,
+            Meaning::OwnEngine | Meaning::Scan => !app.engines.is_separate(),
+            Meaning::Unknown => !app.custom_routes_are_open(&config, &signed_in.account.id, path),
+            Meaning::Known
             | Meaning::Prompt
             | Meaning::Job(_)
             | Meaning::Events
             | Meaning::Upload(_)
             | Meaning::Files
-    ) || signed_in.has_admin_rights()
-    {
-        return Ok(());
-    }
-    let config = app.config.current();
-    let path = request.uri().path();
-    let is_refused = match means {
-        Meaning::Manager => config.manager_admin_only,
-        Meaning::Install | Meaning::Layout => true,
-        Meaning::Unknown => !app.custom_routes_are_open(&config, &signed_in.account.id, path),
-        Meaning::Known
-        | Meaning::Prompt
-        | Meaning::Job(_)
-        | Meaning::Events
-        | Meaning::Upload(_)
-        | Meaning::Files => false,
-    };
+            | Meaning::AssetFile(_)
+            | Meaning::Absent => false,
+        };
     if !is_refused {
         return Ok(());
     }
-    app.audit(
-        AuditEvent::Refused,
-        Some(&signed_in.account.username),
-        Some(context.caller.address),
-        Some(path),
-    );
-    Err(if *means == Meaning::Unknown {
+    match means {
+        // ComfyUI's page asks by itself: no news.
+        Meaning::Unknown if rules::is_clouds(path) => return Err(Denial::Absent),
+        Meaning::Scan => {}
+        _ => app.audit(
+            AuditEvent::Refused,
+            Some(&signed_in.account.username),
+            Some(context.caller.address),
+            Some(path),
+        ),
+    }
+    Err(Denial::Refused(if *means == Meaning::Unknown {
         ApiError::new(
             StatusCode::FORBIDDEN,
             "route_not_allowed",
@@ -266,7 +285,12 @@ fn allowed(
         )
     } else {
         ApiError::admin_required()
-    })
+    }))
+}
+
+/// What ComfyUI says of an address that it does not have.
+fn absent() -> Response {
+    (StatusCode::NOT_FOUND, "404: Not Found").into_response()
 }
 
 fn refused(status: StatusCode, code: &'static str, message: &'static str) -> Failure {
