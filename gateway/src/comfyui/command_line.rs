@@ -111,6 +111,19 @@ pub fn sets_upload_size(user_arguments: &[String]) -> bool {
         .any(|argument| may_mean(argument, UPLOAD_SIZE))
 }
 
+/// The largest upload that the user's arguments set, bytes, if it can be read.
+pub fn set_upload_size(user_arguments: &[String]) -> Option<u64> {
+    let at = user_arguments
+        .iter()
+        .rposition(|argument| may_mean(argument, UPLOAD_SIZE))?;
+    let value = match user_arguments[at].split_once('=') {
+        Some((_, value)) => value,
+        None => user_arguments.get(at + 1)?,
+    };
+    let mebibytes = value.trim().parse::<u32>().ok()?;
+    Some(u64::from(mebibytes) << 20)
+}
+
 /// The arguments for the installation's program: `main.py` (where there is one), the user's, then
 /// ours, so that ours win wherever both could be meant.
 ///
@@ -424,6 +437,14 @@ mod tests {
         }
         let old = line(&installation(), &none, &known(), &[]).unwrap();
         assert!(!old.contains("upload"), "{old}");
+        for (arguments, expected) in [
+            (vec!["--max-upload-size", "5"], Some(5 << 20)),
+            (vec!["--max-upload-size=5", "--max", "6"], Some(6 << 20)),
+            (vec!["--max-upload-size", "many"], None),
+            (vec!["--cpu"], None),
+        ] {
+            assert_eq!(set_upload_size(&strings(&arguments)), expected);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! kept whole in its memory, so there its usual limit stays, here.
 
 use super::rules::Meaning;
+use crate::comfyui::{set_upload_size, sets_upload_size};
 use crate::config::Config;
 use crate::http::ApiError;
 use axum::body::Body;
@@ -24,10 +25,17 @@ const USUAL: u64 = 100 * 1024 * 1024;
 /// Longest refusal of ComfyUI that is read, bytes.
 const MAX_REFUSAL: usize = 16 * 1024;
 
-/// The limit of a request. `None`: ComfyUI's own counts, or the one that its owner has set.
+/// The limit of a request. `None`: ComfyUI's own counts, if it has one.
 pub(super) fn limit(means: &Meaning, config: &Config) -> Option<u64> {
-    let is_kept_whole = matches!(means, Meaning::Known | Meaning::Job(_) | Meaning::Layout);
-    (is_kept_whole && !crate::comfyui::sets_upload_size(&config.comfyui.args)).then_some(USUAL)
+    let arguments = &config.comfyui.args;
+    match means {
+        Meaning::Known | Meaning::Job(_) | Meaning::Layout if !sets_upload_size(arguments) => {
+            Some(USUAL)
+        }
+        // ComfyUI would break the exchange off, and its refusal be lost in that.
+        Meaning::Files => set_upload_size(arguments),
+        _ => None,
+    }
 }
 
 /// Whether a body turned out to be too large on its way.
@@ -184,6 +192,7 @@ mod tests {
         }
         config.comfyui.args = vec!["--max-upload-size=5".to_owned()];
         assert_eq!(limit(&Meaning::Known, &config), None);
+        assert_eq!(limit(&Meaning::Files, &config), Some(5 << 20));
     }
 
     #[tokio::test]
