@@ -101,6 +101,36 @@ fn credentials_and_forged_headers_do_not_reach_comfyui() -> Result<()> {
 }
 
 #[test]
+fn b4_how_a_browser_came_is_judged_here_and_does_not_reach_comfyui() -> Result<()> {
+    let gateway = start()?;
+    let ask = |target: &str| {
+        Ask::get(target)
+            .bearer(&gateway.owner)
+            .header("Sec-Fetch-Site", "cross-site")
+            .header("Sec-Fetch-Mode", "navigate")
+            .header("Sec-Fetch-User", "?1")
+            .header("Sec-Fetch-Dest", "document")
+    };
+    // A link from elsewhere leads to the page.
+    let page = gateway.ask(&ask("/").browser())?;
+    assert_eq!(page.status, 200, "{}", page.text());
+    let echo = gateway.ask(
+        &Ask::get("/demo/echo")
+            .bearer(&gateway.owner)
+            .header("Sec-Fetch-Site", "same-origin")
+            .header("Sec-Fetch-Mode", "no-cors")
+            .header("Sec-Fetch-User", "?1")
+            .header("Sec-Fetch-Dest", "image"),
+    )?;
+    assert_eq!(echo.status, 200, "{}", echo.text());
+    for name in ["sec-fetch-site", "sec-fetch-mode", "sec-fetch-user"] {
+        assert_eq!(echo.echoed(name), Vec::<String>::new(), "{name}");
+    }
+    assert_eq!(echo.echoed("sec-fetch-dest"), ["image"]);
+    Ok(())
+}
+
+#[test]
 fn the_token_in_any_cookie_spelling_does_not_reach_comfyui() -> Result<()> {
     let gateway = start()?;
     let token = &gateway.owner;

@@ -354,7 +354,6 @@ fn d7_c5_c6_s28_s30_nobody_stops_clears_or_frees_what_another_has() -> Result<()
 fn d11_d12_nobody_installs_or_fetches_but_an_admin() -> Result<()> {
     let (_guard, world) = together()?;
     for (method, target) in [
-        ("POST", "/api/assets/seed"),
         ("POST", "/api/assets/seed/cancel"),
         ("POST", "/api/assets/prune"),
         ("POST", "/api/assets/download"),

@@ -84,6 +84,10 @@ const REFUSED: &[(&str, &str)] = &[
         "--help",
         "ComfyUI would only print its help and end; leave it out",
     ),
+    (
+        "--list-feature-flags",
+        "ComfyUI would only print its feature flags and end; leave it out",
+    ),
 ];
 
 /// The flags of [`EngineDirectories`].
@@ -94,6 +98,31 @@ const DIRECTORY_FLAGS: [&str; 5] = [
     "--user-directory",
     "--database-url",
 ];
+
+/// ComfyUI's own limit for uploads.
+const UPLOAD_SIZE: &str = "--max-upload-size";
+/// What it is set to, MB: 1 TiB. Its own 100 MB ends uploads of videos with a bare 413.
+const UPLOAD_MEGABYTES: &str = "1048576";
+
+/// Whether the user's arguments set the largest upload themselves.
+pub fn sets_upload_size(user_arguments: &[String]) -> bool {
+    user_arguments
+        .iter()
+        .any(|argument| may_mean(argument, UPLOAD_SIZE))
+}
+
+/// The largest upload that the user's arguments set, bytes, if it can be read.
+pub fn set_upload_size(user_arguments: &[String]) -> Option<u64> {
+    let at = user_arguments
+        .iter()
+        .rposition(|argument| may_mean(argument, UPLOAD_SIZE))?;
+    let value = match user_arguments[at].split_once('=') {
+        Some((_, value)) => value,
+        None => user_arguments.get(at + 1)?,
+    };
+    let mebibytes = value.trim().parse::<u32>().ok()?;
+    Some(u64::from(mebibytes) << 20)
+}
 
 /// The arguments for the installation's program: `main.py` (where there is one), the user's, then
 /// ours, so that ours win wherever both could be meant.
@@ -137,6 +166,9 @@ pub fn command_line(
     push(&mut line, "--port", address.port().to_string());
     if flags.contains("--disable-auto-launch") {
         line.push("--disable-auto-launch".into());
+    }
+    if flags.contains(UPLOAD_SIZE) && !sets_upload_size(user_arguments) {
+        push(&mut line, UPLOAD_SIZE, UPLOAD_MEGABYTES);
     }
     for (flag, value) in own_directories {
         push(&mut line, flag, value);
@@ -342,6 +374,9 @@ mod tests {
             (&["--auto-launch"], Some("--auto-launch")),
             (&["--quick-test-for-ci"], Some("--quick-test-for-ci")),
             (&["--quick"], Some("--quick")),
+            (&["--list-feature-flags"], Some("--list-feature-flags")),
+            (&["--list"], Some("--list")),
+            (&["--feature-flag", "show_signin_button"], None),
             (&["--"], Some("--")),
             (&["-h"], Some("-h")),
             (&["--help"], Some("--help")),
@@ -388,6 +423,28 @@ mod tests {
             line(&desktop, &none, &known(), &["--base-dir=/mine"]).unwrap(),
             format!("main.py --base-dir=/mine {ours}")
         );
+    }
+
+    #[test]
+    fn r14_uploads_have_no_limit_of_comfyuis_own() {
+        let none = EngineDirectories::default();
+        let flags: FlagSet = known().iter().chain([UPLOAD_SIZE]).collect();
+        let with = |arguments: &[&str]| line(&installation(), &none, &flags, arguments).unwrap();
+        let ours = " --max-upload-size 1048576";
+        assert!(with(&["--cpu"]).ends_with(ours), "{}", with(&["--cpu"]));
+        for set in ["--max-upload-size=5", "--max-upload", "--max"] {
+            assert!(!with(&[set, "5"]).ends_with(ours), "{set}");
+        }
+        let old = line(&installation(), &none, &known(), &[]).unwrap();
+        assert!(!old.contains("upload"), "{old}");
+        for (arguments, expected) in [
+            (vec!["--max-upload-size", "5"], Some(5 << 20)),
+            (vec!["--max-upload-size=5", "--max", "6"], Some(6 << 20)),
+            (vec!["--max-upload-size", "many"], None),
+            (vec!["--cpu"], None),
+        ] {
+            assert_eq!(set_upload_size(&strings(&arguments)), expected);
+        }
     }
 
     #[test]

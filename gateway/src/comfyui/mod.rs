@@ -13,6 +13,7 @@ mod search;
 pub(crate) use ask::{AskError, ask};
 pub use command_line::{
     ArgumentError, EngineDirectories, check_user_arguments, command_line, launch_plan,
+    set_upload_size, sets_upload_size,
 };
 pub use flags::{FlagSet, ProbeError};
 pub use installation::{Installation, InstallationError, InstallationKind};

@@ -375,6 +375,12 @@ pub const KEYS: &[Key] = &[
         "Addresses of custom nodes that users may use in any case, such as /easyuse/.",
     ),
     key(
+        "model_downloads",
+        Kind::Boolean,
+        false,
+        "Users may download the files of models (/api/assets/ID/content).",
+    ),
+    key(
         "sandbox",
         Kind::Choice(&["auto", "require", "off"]),
         true,

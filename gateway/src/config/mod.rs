@@ -65,6 +65,8 @@ pub struct Config {
     pub custom_node_routes: CustomNodeRoutes,
     /// Beginnings of paths of such routes that are open in any case.
     pub allowed_routes: Vec<String>,
+    /// The files of models for users who are not admins.
+    pub model_downloads: bool,
     /// Confinement of engines by the operating system.
     pub sandbox: Sandbox,
     /// Further paths a confined engine may read.
@@ -283,6 +285,7 @@ impl Default for Config {
             },
             custom_node_routes: CustomNodeRoutes::Auto,
             allowed_routes: Vec::new(),
+            model_downloads: false,
             sandbox: Sandbox::Auto,
             sandbox_allow_read: Vec::new(),
             sandbox_allow_write: Vec::new(),

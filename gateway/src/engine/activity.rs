@@ -20,6 +20,10 @@ pub(crate) struct Activity {
     prompts: AtomicU32,
     /// Whether it ran a job since it was last asked to unload its models.
     has_models: AtomicBool,
+    /// Whether it ran a job since it was last asked to empty its caches.
+    has_caches: AtomicBool,
+    /// When it was last seen with a job, milliseconds since 1970.
+    last_job: AtomicI64,
     /// Jobs that wait for it in the gateway.
     waiting: AtomicU32,
 }
@@ -33,6 +37,8 @@ impl Default for Activity {
             jobs: AtomicU32::new(UNKNOWN),
             prompts: AtomicU32::new(0),
             has_models: AtomicBool::new(false),
+            has_caches: AtomicBool::new(false),
+            last_job: AtomicI64::new(clock::now_ms()),
             waiting: AtomicU32::new(0),
         }
     }
@@ -84,6 +90,7 @@ impl Activity {
     pub(super) fn set_jobs(&self, jobs: Option<u32>) {
         if jobs.is_some_and(|jobs| jobs > 0) {
             self.touch();
+            self.note_job();
         }
         self.jobs.store(jobs.unwrap_or(UNKNOWN), Ordering::Relaxed);
     }
@@ -92,6 +99,8 @@ impl Activity {
     pub(super) fn prompt_was_passed(&self) {
         self.prompts.fetch_add(1, Ordering::AcqRel);
         self.note_models(true);
+        self.note_caches(true);
+        self.note_job();
         self.set_jobs(None);
     }
 
@@ -116,6 +125,25 @@ impl Activity {
 
     pub(super) fn has_models(&self) -> bool {
         self.has_models.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_caches(&self, has_caches: bool) {
+        self.has_caches.store(has_caches, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_caches(&self) -> bool {
+        self.has_caches.load(Ordering::Relaxed)
+    }
+
+    fn note_job(&self) {
+        self.last_job.store(clock::now_ms(), Ordering::Relaxed);
+    }
+
+    /// How long it has had no job, as far as was looked.
+    pub(super) fn without_job_for(&self) -> Duration {
+        let last_job = self.last_job.load(Ordering::Relaxed);
+        let milliseconds = clock::now_ms().saturating_sub(last_job);
+        Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0))
     }
 }
 
@@ -146,6 +174,19 @@ impl Drop for InUse {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn caches_are_there_after_a_job_until_they_are_emptied() {
+        let activity = Activity::default();
+        assert!(!activity.has_caches());
+        activity.prompt_was_passed();
+        assert!(activity.has_caches() && activity.has_models());
+        activity.note_caches(false);
+        activity.set_jobs(Some(0));
+        assert!(!activity.has_caches());
+        activity.prompt_was_passed();
+        assert!(activity.has_caches());
+    }
 
     #[test]
     fn what_begins_ends() {

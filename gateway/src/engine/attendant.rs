@@ -62,6 +62,7 @@ impl Attendant {
             let Some(address) = address else {
                 self.activity.set_jobs(None);
                 self.activity.note_models(false);
+                self.activity.note_caches(false);
                 self.knowledge.begin(None);
                 begun = None;
                 if self.status.changed().await.is_err() {

@@ -29,6 +29,8 @@ const MAX_ENTRY: usize = 64 * 1024 * 1024;
 const MAX_QUEUE: usize = 128 * 1024 * 1024;
 /// Largest list of replaced nodes that is read, bytes.
 const MAX_REPLACEMENTS: usize = 4 * 1024 * 1024;
+/// Largest row of an asset that is read, bytes: models bring their training data along.
+const MAX_ASSET_ROW: usize = 16 * 1024 * 1024;
 /// Largest list of nodes that is read, bytes.
 const MAX_OBJECT_INFO: usize = 128 * 1024 * 1024;
 
@@ -213,6 +215,15 @@ pub(super) async fn node_replacements(address: SocketAddr) -> Result<Option<Byte
         }
         Err(error) => Err(error),
     }
+}
+
+/// `GET /api/assets/{id}`: the row of an asset.
+pub(crate) async fn asset_row(address: SocketAddr, id: &str) -> Result<Bytes, ClientError> {
+    let question = Question {
+        max_answer: MAX_ASSET_ROW,
+        ..Question::get(&format!("/api/assets/{id}"))
+    };
+    question.answer(address).await
 }
 
 /// Running and waiting jobs, from `GET /prompt`.

@@ -67,6 +67,19 @@ impl Places {
         Ok(())
     }
 
+    /// Creates a folder for training data, which ComfyUI would keep among the owner's, and the list
+    /// of model directories that names it; returns the list's path.
+    pub(super) fn create_datasets(&self) -> io::Result<String> {
+        let folder = self.user.join("datasets");
+        files::create_private_directory(&folder)?;
+        let list = self.user.join("datasets.yaml");
+        // A text in JSON is one in YAML as well.
+        let named = serde_json::json!(folder.to_string_lossy());
+        let text = format!("sentinel:\n  is_default: true\n  datasets: {named}\n");
+        files::write_atomically(&list, text.as_bytes())?;
+        Ok(list.to_string_lossy().into_owned())
+    }
+
     /// Whether a file of a job (type, subfolder, name) is there. Names that lead out count as gone.
     pub(crate) fn has_file(&self, (kind, subfolder, name): &(String, String, String)) -> bool {
         let root = match kind.as_str() {

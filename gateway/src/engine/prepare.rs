@@ -26,6 +26,10 @@ const PRIVATE: &str = "private";
 /// Names of the demo engine's program: as it is installed, and as it is built.
 const DEMO_NAMES: [&str; 2] = ["comfyui-sentinel-demo", "demo-engine"];
 
+/// A flag that ComfyUI knows since just before it keeps training data in `datasets` of its base
+/// directory (0.28 and 0.30).
+const SINCE_DATASETS: &str = "--models-directory";
+
 /// Environment variable with the folder of ComfyUI's own front end for the demo engine.
 const DEMO_FRONT_END: &str = "DEMO_ENGINE_FRONT_END";
 
@@ -193,6 +197,10 @@ impl Sources {
                 .filter(|folder| !folder.is_empty())
         {
             arguments.extend(["--front-end-root".to_owned(), folder]);
+        }
+        if tenant.user.is_some() && source.flags.contains(SINCE_DATASETS) {
+            let list = places.create_datasets()?;
+            arguments.extend(["--extra-model-paths-config".to_owned(), list]);
         }
         if !tenant.has_manager {
             comfyui::leave_out_manager(&source.installation, &source.flags, &mut arguments);

@@ -15,6 +15,13 @@ const FREE_PART: u64 = 12;
 /// Memory that a fresh engine takes at least, bytes: measured 570 MB with ComfyUI 0.12.1.
 const FRESH_ENGINE: u64 = 700 << 20;
 
+/// Caches of an engine are emptied after so long without a job, while others run: since 0.23 each
+/// keeps the outputs of all its former workflows, and none looks at what the others need.
+const CACHE_PATIENCE: Duration = Duration::from_secs(10 * 60);
+/// The same where less than this part of the machine's memory is available.
+const TIGHT_CACHE_PATIENCE: Duration = Duration::from_secs(60);
+const TIGHT_PART: u64 = 4;
+
 /// One engine as the schedule sees it.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
@@ -26,6 +33,10 @@ pub(super) struct Seen {
     pub(super) requests: u32,
     /// Since the last request, socket or job.
     pub(super) idle_for: Duration,
+    /// Since it was last seen with a job.
+    pub(super) without_job_for: Duration,
+    /// Whether it may keep outputs and models of former jobs in memory.
+    pub(super) has_caches: bool,
     /// Whether it takes memory of this machine that only starts count on: the demo engine does
     /// not.
     pub(super) is_small: bool,
@@ -64,6 +75,8 @@ pub(super) enum StopReason {
 pub(super) enum Action {
     Start(EngineId),
     Stop(EngineId, StopReason),
+    /// Its caches and models are worth less than the memory that they take.
+    Empty(EngineId),
 }
 
 /// Decides over all engines. `line` are those that somebody waits for, first come first; whoever
@@ -106,7 +119,30 @@ pub(super) fn decide(engines: &[Seen], line: &[EngineId], limits: &Limits) -> Ve
         starting += 1;
         alive += 1;
     }
+    let emptied: Vec<Action> = engines
+        .iter()
+        .filter(|engine| alive > 1 && is_to_be_emptied(engine, limits))
+        .filter(|engine| {
+            !actions
+                .iter()
+                .any(|action| matches!(action, Action::Stop(id, _) if *id == engine.id))
+        })
+        .map(|engine| Action::Empty(engine.id.clone()))
+        .collect();
+    actions.extend(emptied);
     actions
+}
+
+fn is_to_be_emptied(engine: &Seen, limits: &Limits) -> bool {
+    let is_tight = limits
+        .memory
+        .is_some_and(|memory| memory.available < memory.total / TIGHT_PART);
+    let patience = if is_tight {
+        TIGHT_CACHE_PATIENCE
+    } else {
+        CACHE_PATIENCE
+    };
+    engine.has_caches && engine.has_nothing_to_do() && engine.without_job_for >= patience
 }
 
 /// Whether there is no memory for one more engine besides those that are just starting.
@@ -144,6 +180,8 @@ mod tests {
             sockets: 0,
             requests: 0,
             idle_for: Duration::from_secs(idle_seconds),
+            without_job_for: Duration::from_secs(idle_seconds),
+            has_caches: false,
             is_small: false,
         }
     }
@@ -247,6 +285,51 @@ mod tests {
             [],
             "one place is being made already"
         );
+    }
+
+    #[test]
+    fn b5_caches_of_idle_engines_are_emptied_for_others() {
+        let cached = |name: &str, seconds| Seen {
+            has_caches: true,
+            ..ready(name, seconds)
+        };
+        let empty = |name: &str| Action::Empty(id(name));
+        let two = [cached("a", 600), cached("b", 599)];
+        assert_eq!(decide(&two, &[], &limits(8)), [empty("a")]);
+        let tight = Limits {
+            memory: Some(Memory {
+                total: 16 << 30,
+                available: 3 << 30,
+            }),
+            ..limits(8)
+        };
+        assert_eq!(decide(&two, &[], &tight), [empty("a"), empty("b")]);
+        // Nobody needs what the only one has.
+        assert_eq!(decide(&two[..1], &[], &tight), []);
+        let busy = |change: fn(&mut Seen)| {
+            let mut seen = cached("a", 700);
+            change(&mut seen);
+            seen
+        };
+        for seen in [
+            busy(|seen| seen.jobs = Some(1)),
+            busy(|seen| seen.jobs = None),
+            busy(|seen| seen.requests = 1),
+            busy(|seen| seen.has_caches = false),
+            busy(|seen| seen.state = EngineState::Starting),
+        ] {
+            assert_eq!(decide(&[seen, ready("b", 0)], &[], &tight), []);
+        }
+        // An open page does not keep them.
+        let mut page = cached("a", 700);
+        page.sockets = 1;
+        assert_eq!(
+            decide(&[page, ready("b", 0)], &[], &limits(8)),
+            [empty("a")]
+        );
+        // What ends has nothing to empty.
+        let ending = decide(&[cached("a", 1800), ready("b", 0)], &[], &limits(8));
+        assert_eq!(ending, [stop("a", StopReason::Idle)]);
     }
 
     #[test]

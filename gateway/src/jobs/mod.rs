@@ -17,6 +17,7 @@ mod hold;
 mod notify;
 mod order;
 mod outcome;
+mod outputs;
 mod prompt;
 mod python_json;
 mod queue;
@@ -29,6 +30,7 @@ pub(crate) use event_gate::{EventGate, Passage, RunNumber, Verdict, Wait};
 pub(crate) use hold::{Hold, OwnerHold, QuietHours};
 pub(crate) use notify::{Notifier, NotifyError, Target, TargetError};
 pub(crate) use order::{Entry, JobId, Urgency};
+pub(crate) use outputs::{in_python, normalised};
 pub(crate) use prompt::{
     Accepted, Catalogue, MAX_PROMPT, NodePolicy, Prompt, PromptFault, Replacements, Submission,
     System, is_truthy, number_text,

@@ -1,6 +1,7 @@
 //! How a job ended, from an engine's history entry or from our own word: pure functions from JSON
 //! to what is kept.
 
+use super::outputs;
 use super::python_json::to_strict_json;
 use crate::clock::Minutes;
 use crate::store::{JobOutcome, JobState};
@@ -115,7 +116,7 @@ pub(super) fn unreadable() -> JobOutcome {
         started_at: None,
         ended_at: None,
         reason: Some("ComfyUI's record of this job cannot be read.".to_owned()),
-        summary: json!({ "outputs_count": 0 }).to_string(),
+        summary: json!({ "outputs_count": 0, "previewable_outputs_count": 0 }).to_string(),
         execute: None,
         outputs: "{}".to_owned(),
         status: json!({ "status_str": "success", "completed": true, "messages": [] }).to_string(),
@@ -233,7 +234,7 @@ pub(super) fn not_interrupted_but(outcome: JobOutcome, error: &Value) -> JobOutc
     judge(record, &outputs, &status)
 }
 
-/// Members that ComfyUI 0.12's job list has of finished jobs.
+/// Members that ComfyUI's job list has of finished jobs.
 fn summary(
     outputs: &Value,
     started_at: Option<i64>,
@@ -250,43 +251,16 @@ fn summary(
     if let Some(error) = error {
         summary.insert("execution_error".to_owned(), error.clone());
     }
-    let (count, preview) = count_outputs(outputs);
-    summary.insert("outputs_count".to_owned(), json!(count));
-    if let Some(preview) = preview {
+    let shown = outputs::Shown::of(outputs);
+    summary.insert("outputs_count".to_owned(), json!(shown.count));
+    summary.insert(
+        "previewable_outputs_count".to_owned(),
+        json!(shown.previewable),
+    );
+    if let Some(preview) = shown.preview {
         summary.insert("preview_output".to_owned(), preview);
     }
     Value::Object(summary).to_string()
-}
-
-/// How many files were made, and the one that stands for all: a kept one before a temporary one.
-fn count_outputs(outputs: &Value) -> (usize, Option<Value>) {
-    let mut count = 0;
-    let mut kept = None;
-    let mut first = None;
-    for (node, shown) in outputs.as_object().into_iter().flatten() {
-        for (kind, items) in shown.as_object().into_iter().flatten() {
-            if kind == "animated" || kind == "text" {
-                continue;
-            }
-            for item in items.as_array().into_iter().flatten() {
-                count += 1;
-                let Some(file) = item
-                    .as_object()
-                    .filter(|file| file.contains_key("filename"))
-                else {
-                    continue;
-                };
-                let mut preview = file.clone();
-                preview.insert("nodeId".to_owned(), json!(node));
-                preview.insert("mediaType".to_owned(), json!(kind));
-                if kept.is_none() && file.get("type").and_then(Value::as_str) == Some("output") {
-                    kept = Some(Value::Object(preview.clone()));
-                }
-                first.get_or_insert(Value::Object(preview));
-            }
-        }
-    }
-    (count, kept.or(first))
 }
 
 /// Files named by a history's outputs: type, subfolder and name.

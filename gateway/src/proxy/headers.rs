@@ -27,6 +27,15 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 /// Names a ComfyUI user in multi-user mode and is believed without proof: never a client's.
 const COMFY_USER: HeaderName = HeaderName::from_static("comfy-user");
 
+/// How a browser came to ask. The gateway has judged that (`access::origin`), and ComfyUI from 0.19
+/// on answers every `cross-site` with an empty 403, a visit by link included. `Sec-Fetch-Dest` stays:
+/// without it ComfyUI sends SVG pictures as downloads.
+const FETCH_METADATA: [HeaderName; 3] = [
+    HeaderName::from_static("sec-fetch-site"),
+    HeaderName::from_static("sec-fetch-mode"),
+    HeaderName::from_static("sec-fetch-user"),
+];
+
 /// Makes a client's headers fit for ComfyUI: nothing of our credentials, of the connection, or of
 /// what a client may have forged; Host and Origin are the engine's, because ComfyUI refuses others.
 ///
@@ -34,7 +43,7 @@ const COMFY_USER: HeaderName = HeaderName::from_static("comfy-user");
 pub(super) fn clean_request(headers: &mut HeaderMap, engine: &HeaderValue) -> Option<HeaderValue> {
     let upgrade = wanted_upgrade(headers);
     remove_hop_by_hop(headers);
-    for name in &FORWARDING_HEADERS {
+    for name in FORWARDING_HEADERS.iter().chain(&FETCH_METADATA) {
         headers.remove(name);
     }
     for name in [AUTHORIZATION, EXPECT, COMFY_USER, PROOF_HEADER] {
@@ -255,6 +264,10 @@ mod tests {
             ("origin", "http://studio:8189"),
             ("range", "bytes=0-1"),
             ("content-encoding", "gzip"),
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-mode", "navigate"),
+            ("sec-fetch-user", "?1"),
+            ("sec-fetch-dest", "image"),
         ]);
         assert_eq!(
             clean_request(&mut headers, &HeaderValue::from_static("127.0.0.1:9")),
@@ -267,6 +280,7 @@ mod tests {
             ("range", "bytes=0-1"),
             ("content-encoding", "gzip"),
             ("x-api-key", "key-of-another-service"),
+            ("sec-fetch-dest", "image"),
         ]);
         assert_eq!(headers, expected);
     }

@@ -1,5 +1,7 @@
 //! Idle time-outs: a transfer may take hours, but not stand still.
 
+use super::tunnel::LONGEST;
+use crate::auth::Session;
 use crate::engine::InUse;
 use crate::http::Unflushed;
 use bytes::Bytes;
@@ -12,16 +14,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 /// A timer that runs only while nothing moves.
 #[derive(Debug)]
 struct StallTimer {
-    limit: Duration,
+    /// `None`: it may stand still for ever.
+    limit: Option<Duration>,
     running: Option<Pin<Box<Sleep>>>,
 }
 
 impl StallTimer {
-    fn new(limit: Duration) -> Self {
+    fn new(limit: Option<Duration>) -> Self {
         Self {
             limit,
             running: None,
@@ -34,7 +38,9 @@ impl StallTimer {
             self.running = None;
             return Poll::Pending;
         }
-        let limit = self.limit;
+        let Some(limit) = self.limit else {
+            return Poll::Pending;
+        };
         self.running
             .get_or_insert_with(|| Box::pin(sleep(limit)))
             .as_mut()
@@ -47,15 +53,41 @@ impl StallTimer {
 pub(crate) struct IdleBody<Inner> {
     inner: Inner,
     timer: StallTimer,
+    end: Option<SessionEnd>,
     _in_use: Option<InUse>,
 }
 
+/// When a session ends, and when it runs out.
+#[derive(Debug)]
+struct SessionEnd(Pin<Box<WaitForCancellationFutureOwned>>, Pin<Box<Sleep>>);
+
+impl SessionEnd {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.0.as_mut().poll(context).is_ready() || self.1.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+}
+
 impl<Inner> IdleBody<Inner> {
-    pub(crate) fn new(inner: Inner, limit: Duration) -> Self {
+    /// `None` sets no limit.
+    pub(crate) fn new(inner: Inner, limit: impl Into<Option<Duration>>) -> Self {
         Self {
             inner,
-            timer: StallTimer::new(limit),
+            timer: StallTimer::new(limit.into()),
+            end: None,
             _in_use: None,
+        }
+    }
+
+    /// Ends with a session: what goes on for ever must not outlive the right to it.
+    pub(super) fn until_end_of(self, session: &Session) -> Self {
+        let ended = session.ended().clone().cancelled_owned();
+        let runs_out = sleep(session.remaining().min(LONGEST));
+        Self {
+            end: Some(SessionEnd(Box::pin(ended), Box::pin(runs_out))),
+            ..self
         }
     }
 
@@ -80,6 +112,11 @@ where
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Some(end) = &mut self.end
+            && end.poll(context).is_ready()
+        {
+            return Poll::Ready(Some(Err("the session ended".into())));
+        }
         let polled = Pin::new(&mut self.inner).poll_frame(context);
         if self.timer.observe(polled.is_ready(), context).is_ready() {
             return Poll::Ready(Some(Err("the transfer stood still for too long".into())));
@@ -110,7 +147,7 @@ impl<Inner> StallGuard<Inner> {
     pub(crate) fn new(inner: Inner, limit: Duration, unflushed: Unflushed) -> Self {
         Self {
             inner,
-            timer: StallTimer::new(limit),
+            timer: StallTimer::new(Some(limit)),
             unflushed,
         }
     }
@@ -177,5 +214,26 @@ impl<Inner: AsyncWrite + Unpin> AsyncWrite for StallGuard<Inner> {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.inner).poll_shutdown(context);
         self.guard(polled, context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body as AxumBody;
+    use futures_util::stream;
+    use http_body_util::BodyExt;
+    use std::convert::Infallible;
+    use tokio::time::timeout;
+
+    #[tokio::test]
+    async fn a_silent_body_ends_at_its_limit_if_it_has_one() {
+        const LIMIT: Duration = Duration::from_millis(20);
+        let silent = || AxumBody::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+        let mut limited = IdleBody::new(silent(), LIMIT);
+        let frame = limited.frame().await.unwrap();
+        assert!(frame.is_err());
+        let mut unlimited = IdleBody::new(silent(), None);
+        assert!(timeout(LIMIT * 10, unlimited.frame()).await.is_err());
     }
 }

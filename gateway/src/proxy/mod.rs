@@ -1,6 +1,7 @@
 //! The way from a signed-in request to the user's engine and back. Streams both ways; nothing is
 //! parsed but ComfyUI's page, which gets the overlay script.
 
+mod assets;
 mod client_id;
 mod frames;
 mod headers;
@@ -8,9 +9,11 @@ mod idle;
 mod jobs;
 mod overlay;
 mod path;
+mod pings;
 mod pool;
 mod prompts;
 mod rules;
+mod size;
 mod tunnel;
 mod uploads;
 
@@ -29,7 +32,7 @@ use crate::store::{AuditEvent, StoreError};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use rules::{Meaning, meaning};
@@ -100,8 +103,10 @@ pub async fn forward(
 ) -> Response {
     let wants_html = crate::auth::accepts_html(request.headers());
     let means = meaning(request.method(), request.uri().path());
-    if let Err(error) = allowed(&app, &context, &signed_in, &means, &request) {
-        return refusal(&app, &context, wants_html, error);
+    match allowed(&app, &context, &signed_in, &means, &request) {
+        Ok(()) => {}
+        Err(Denial::Absent) => return absent(),
+        Err(Denial::Refused(error)) => return refusal(&app, &context, wants_html, error),
     }
     let user = &signed_in.account.id;
     let request = match &means {
@@ -156,9 +161,15 @@ pub async fn forward(
                 None => answered.map_err(Into::into),
             }
         }
-        _ => exchange(&way, &engine, address, request)
-            .await
-            .map_err(Into::into),
+        Meaning::AssetFile(id) if !signed_in.has_admin_rights() => {
+            match assets::judge(&way, address, &id).await {
+                Ok(()) => exchange(&way, &engine, address, request)
+                    .await
+                    .map_err(Into::into),
+                Err(error) => Err(Failure::Refused(Box::new(error.into_response()))),
+            }
+        }
+        means => pass_on(&way, &engine, address, request, &means).await,
     };
     match answered {
         Ok(response) => response,
@@ -209,6 +220,14 @@ fn visit_of(signed_in: &SignedIn, request: &Request, wants_html: bool) -> Visit 
     }
 }
 
+/// Why a request goes no further.
+enum Denial {
+    /// There is no such thing, for anybody.
+    Absent,
+    /// It is not for this user.
+    Refused(ApiError),
+}
+
 /// Applies the rights of roles to what a path means.
 fn allowed(
     app: &App,
@@ -216,43 +235,49 @@ fn allowed(
     signed_in: &SignedIn,
     means: &Meaning,
     request: &Request,
-) -> Result<(), ApiError> {
+) -> Result<(), Denial> {
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
-        return Err(ApiError::new(
+        return Err(Denial::Refused(ApiError::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "method_not_allowed",
             "This method is not served.",
-        ));
+        )));
     }
-    if matches!(
-        means,
-        Meaning::Known | Meaning::Prompt | Meaning::Job(_) | Meaning::Events | Meaning::Upload(_)
-    ) || signed_in.has_admin_rights()
-    {
-        return Ok(());
+    if *means == Meaning::Absent {
+        return Err(Denial::Absent);
     }
     let config = app.config.current();
     let path = request.uri().path();
-    let is_refused = match means {
-        Meaning::Manager => config.manager_admin_only,
-        Meaning::Install | Meaning::Layout => true,
-        Meaning::Unknown => !app.custom_routes_are_open(&config, &signed_in.account.id, path),
-        Meaning::Known
-        | Meaning::Prompt
-        | Meaning::Job(_)
-        | Meaning::Events
-        | Meaning::Upload(_) => false,
-    };
+    let is_refused = !signed_in.has_admin_rights()
+        && match means {
+            Meaning::Manager => config.manager_admin_only,
+            Meaning::Install | Meaning::Layout => true,
+            Meaning::OwnEngine | Meaning::Scan => !app.engines.is_separate(),
+            Meaning::Unknown => !app.custom_routes_are_open(&config, &signed_in.account.id, path),
+            Meaning::Known
+            | Meaning::Prompt
+            | Meaning::Job(_)
+            | Meaning::Events
+            | Meaning::Upload(_)
+            | Meaning::Files
+            | Meaning::AssetFile(_)
+            | Meaning::Absent => false,
+        };
     if !is_refused {
         return Ok(());
     }
-    app.audit(
-        AuditEvent::Refused,
-        Some(&signed_in.account.username),
-        Some(context.caller.address),
-        Some(path),
-    );
-    Err(if *means == Meaning::Unknown {
+    match means {
+        // ComfyUI's page asks by itself: no news.
+        Meaning::Unknown if rules::is_clouds(path) => return Err(Denial::Absent),
+        Meaning::Scan => {}
+        _ => app.audit(
+            AuditEvent::Refused,
+            Some(&signed_in.account.username),
+            Some(context.caller.address),
+            Some(path),
+        ),
+    }
+    Err(Denial::Refused(if *means == Meaning::Unknown {
         ApiError::new(
             StatusCode::FORBIDDEN,
             "route_not_allowed",
@@ -260,7 +285,12 @@ fn allowed(
         )
     } else {
         ApiError::admin_required()
-    })
+    }))
+}
+
+/// What ComfyUI says of an address that it does not have.
+fn absent() -> Response {
+    (StatusCode::NOT_FOUND, "404: Not Found").into_response()
 }
 
 fn refused(status: StatusCode, code: &'static str, message: &'static str) -> Failure {
@@ -274,6 +304,26 @@ fn refusal(app: &App, context: &RequestContext, wants_html: bool, error: ApiErro
         pages::message(app, context, &error)
     } else {
         error.into_response()
+    }
+}
+
+/// Passes a request on, held to the size that ComfyUI takes of such.
+async fn pass_on(
+    way: &Way<'_>,
+    engine: &Arc<Engine>,
+    address: SocketAddr,
+    request: Request,
+    means: &Meaning,
+) -> Result<Response, Failure> {
+    let Some(limit) = size::limit(means, &way.app.config.current()) else {
+        return Ok(exchange(way, engine, address, request).await?);
+    };
+    let (request, measured) = size::measured(request, limit)
+        .map_err(|error| Failure::Refused(Box::new(error.into_response())))?;
+    let answered = exchange(way, engine, address, request).await;
+    match measured.refusal(limit) {
+        Some(refusal) => Ok(refusal.into_response()),
+        None => Ok(answered?),
     }
 }
 
@@ -294,10 +344,9 @@ async fn exchange(
         .path_and_query()
         .cloned()
         .unwrap_or(PathAndQuery::from_static("/"));
+    let means = meaning(&method, path_and_query.path());
     let mut page_name = client_id::of_query(path_and_query.query());
-    if *target.id() == EngineId::Shared
-        && meaning(&method, path_and_query.path()) == Meaning::Events
-    {
+    if *target.id() == EngineId::Shared && means == Meaning::Events {
         let own = client_id::own(&signed_in.account.id, page_name.as_deref());
         if let Some(rewritten) = client_id::rewrite(request.uri(), &own) {
             path_and_query = rewritten;
@@ -328,8 +377,11 @@ async fn exchange(
         }
     });
 
-    let answered = timeout(IDLE_TIMEOUT, context.pool().send(address, request)).await;
-    let mut response = answered.map_err(|_| ProxyError::Silent)??;
+    let sent = context.pool().send(address, request);
+    let mut response = match silence(&means, None) {
+        Some(limit) => timeout(limit, sent).await.map_err(|_| ProxyError::Silent)?,
+        None => sent.await,
+    }?;
 
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(client_side) = client_side else {
@@ -338,17 +390,24 @@ async fn exchange(
         let engine_side = hyper::upgrade::on(&mut response);
         let protocol = response.headers().get(UPGRADE).cloned();
         headers::clean_response(response.headers_mut(), path_and_query.path(), is_separate);
+        let is_websocket = protocol
+            .as_ref()
+            .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
         if let Some(protocol) = protocol {
             add_upgrade(response.headers_mut(), protocol);
         }
-        let is_events = meaning(&method, path_and_query.path()) == Meaning::Events;
+        let is_events = means == Meaning::Events;
         let feed = is_events.then(|| feed(way, target, page_name));
+        let sides = tunnel::Sides {
+            client: client_side,
+            engine: engine_side,
+            is_websocket,
+        };
         let tunnel = tunnel::run(
             Arc::clone(app),
             context.caller.address,
             Arc::clone(&signed_in.session),
-            client_side,
-            engine_side,
+            sides,
             in_use,
             feed,
         );
@@ -359,7 +418,31 @@ async fn exchange(
     if is_page {
         return Ok(overlay::add_script(response, &method).await);
     }
-    Ok(response.map(|body| Body::new(IdleBody::new(body, IDLE_TIMEOUT).using(in_use))))
+    let is_too_large = response.status() == StatusCode::PAYLOAD_TOO_LARGE;
+    let limit = silence(&means, response.headers().get(CONTENT_TYPE));
+    let response = response.map(|body| {
+        let body = IdleBody::new(body, limit).using(in_use);
+        match limit {
+            Some(_) => Body::new(body),
+            None => Body::new(body.until_end_of(&signed_in.session)),
+        }
+    });
+    if is_too_large {
+        return Ok(size::explained(response).await);
+    }
+    Ok(response)
+}
+
+/// How long an engine may be silent before it begins to answer, and later in an answer of this kind.
+/// Custom nodes take the time they need, and an event stream may have nothing to tell for hours:
+/// those last as long as both ends do (TCP keep-alive tells of ends that are gone).
+fn silence(means: &Meaning, kind: Option<&HeaderValue>) -> Option<Duration> {
+    let is_event_stream = kind.is_some_and(|kind| {
+        let kind = kind.as_bytes().to_ascii_lowercase();
+        kind.starts_with(b"text/event-stream")
+    });
+    let is_ones_own_affair = matches!(means, Meaning::Unknown | Meaning::Manager);
+    (!is_event_stream && !is_ones_own_affair).then_some(IDLE_TIMEOUT)
 }
 
 /// What ComfyUI's events become on their way to a page: the counts are its user's own, and what the
@@ -418,4 +501,33 @@ fn add_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
 fn engine_host(address: SocketAddr) -> HeaderValue {
     HeaderValue::from_str(&address.to_string())
         .unwrap_or_else(|_| HeaderValue::from_static("127.0.0.1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r33_custom_nodes_and_event_streams_may_be_silent() {
+        let kind = |text| Some(HeaderValue::from_static(text));
+        for (means, kind, expected) in [
+            (Meaning::Known, None, Some(IDLE_TIMEOUT)),
+            (Meaning::Known, kind("text/plain"), Some(IDLE_TIMEOUT)),
+            (Meaning::Known, kind("text/event-stream"), None),
+            (
+                Meaning::Known,
+                kind("Text/Event-Stream; charset=utf-8"),
+                None,
+            ),
+            (Meaning::Unknown, None, None),
+            (Meaning::Unknown, kind("application/json"), None),
+            (Meaning::Manager, None, None),
+        ] {
+            assert_eq!(
+                silence(&means, kind.as_ref()),
+                expected,
+                "{means:?} {kind:?}"
+            );
+        }
+    }
 }

@@ -40,10 +40,11 @@ pub(super) async fn add_script(response: Response<PooledBody>, method: &Method) 
     for name in [CONTENT_LENGTH, ETAG, LAST_MODIFIED] {
         parts.headers.remove(name);
     }
-    parts
-        .headers
-        .entry(CONTENT_SECURITY_POLICY)
-        .or_insert(HeaderValue::from_static("frame-ancestors 'self'"));
+    // Beside ComfyUI's own, if it sends one (--disable-api-nodes, --offline): all policies count.
+    parts.headers.append(
+        CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("frame-ancestors 'self'"),
+    );
     if method == Method::HEAD {
         return Response::from_parts(parts, Body::empty());
     }

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use socket2::{SockRef, TcpKeepalive};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -22,6 +23,8 @@ use tokio_util::task::TaskTracker;
 
 /// Time to reach an engine on this machine.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Silence after which the system asks whether an engine is still there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 /// Idle connections kept for one engine.
 const MAX_IDLE: usize = 64;
 /// An idle connection older than this is not used: ComfyUI closes its own after 75 s.
@@ -76,6 +79,8 @@ impl Pool {
             .map_err(|_| ProxyError::ConnectTimeout)?
             .map_err(ProxyError::Connect)?;
         let _ = stream.set_nodelay(true);
+        // Silent exchanges may last for hours; an engine on another machine that is gone is noticed.
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(CONNECTION_BUFFER)
             .preserve_header_case(false)

@@ -2,6 +2,7 @@
 //! caller's address is denied. Untouched, but for ComfyUI's events ([`super::frames`]).
 
 use super::frames::{self, Feed};
+use super::pings::Pinged;
 use crate::access::ClientIp;
 use crate::app::App;
 use crate::auth::Session;
@@ -22,26 +23,32 @@ const BUFFER: usize = 128 * 1024;
 /// Time for both sides to finish the upgrade.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 /// tokio's timer reaches about two years; a token never lives longer than that in one tunnel.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(super) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The two ends of a tunnel.
+pub(super) struct Sides {
+    pub(super) client: OnUpgrade,
+    pub(super) engine: OnUpgrade,
+    /// Whether they speak WebSocket, which is pinged.
+    pub(super) is_websocket: bool,
+}
 
 /// Carries bytes between the two sides until the first reason to end.
 pub(super) async fn run(
     app: Arc<App>,
     address: ClientIp,
     session: Arc<Session>,
-    client: OnUpgrade,
-    engine: OnUpgrade,
+    sides: Sides,
     _in_use: InUse,
     feed: Option<Feed>,
 ) {
-    let Ok((Ok(client), Ok(engine))) =
-        timeout(UPGRADE_TIMEOUT, async { tokio::join!(client, engine) }).await
-    else {
+    let upgraded = async { tokio::join!(sides.client, sides.engine) };
+    let Ok((Ok(client), Ok(engine))) = timeout(UPGRADE_TIMEOUT, upgraded).await else {
         tracing::debug!("an upgrade was not finished");
         return;
     };
     let mut client = TokioIo::new(client);
-    let mut engine = TokioIo::new(engine);
+    let mut engine = Pinged::new(TokioIo::new(engine), sides.is_websocket);
     let place = app.connections.enter(address);
     tokio::select! {
         result = carry(&mut client, &mut engine, feed) => {

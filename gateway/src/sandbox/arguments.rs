@@ -10,6 +10,10 @@ pub(super) struct NamedPaths {
     pub(super) base: Option<PathBuf>,
     /// Directories the engine writes to.
     pub(super) own: Vec<PathBuf>,
+    /// `--models-directory`, which stands for `models` of the base directory.
+    pub(super) models: Vec<PathBuf>,
+    /// `--verbose LEVEL FILE`: logs that are kept beside what it prints.
+    pub(super) logs: Vec<PathBuf>,
     /// Files and directories it only reads.
     pub(super) read: Vec<PathBuf>,
     /// `--extra-model-paths-config`
@@ -19,10 +23,13 @@ pub(super) struct NamedPaths {
 #[derive(Clone, Copy)]
 enum Meaning {
     Base,
+    Models,
     Own,
     Read,
     ModelConfig,
     DatabaseUrl,
+    /// A level, then a file.
+    Log,
 }
 
 const FLAGS: &[(&str, Meaning)] = &[
@@ -34,6 +41,9 @@ const FLAGS: &[(&str, Meaning)] = &[
     ("--front-end-root", Meaning::Read),
     ("--extra-model-paths-config", Meaning::ModelConfig),
     ("--database-url", Meaning::DatabaseUrl),
+    ("--models-directory", Meaning::Models),
+    ("--disabled-nodes-config", Meaning::Read),
+    ("--verbose", Meaning::Log),
 ];
 
 /// Shorter abbreviations than this fit several of ComfyUI's arguments.
@@ -44,6 +54,7 @@ const SHORTEST: usize = "--in".len();
 pub(super) fn named_paths(arguments: &[OsString], working_directory: &Path) -> NamedPaths {
     let mut found = NamedPaths::default();
     let mut meaning = None;
+    let mut values = 0;
     for argument in arguments {
         let text = argument.to_string_lossy();
         if text.starts_with("--") {
@@ -55,20 +66,27 @@ pub(super) fn named_paths(arguments: &[OsString], working_directory: &Path) -> N
                 .iter()
                 .find(|(flag, _)| name.len() >= SHORTEST && flag.starts_with(name))
                 .map(|(_, meaning)| *meaning);
+            values = 0;
             if let (Some(meaning), Some(value)) = (meaning, value) {
-                found.take(meaning, Path::new(value), working_directory);
+                values = 1;
+                found.take(meaning, values, Path::new(value), working_directory);
             }
         } else if let Some(meaning) = meaning {
-            found.take(meaning, Path::new(argument), working_directory);
+            values += 1;
+            found.take(meaning, values, Path::new(argument), working_directory);
         }
     }
     found
 }
 
 impl NamedPaths {
-    fn take(&mut self, meaning: Meaning, value: &Path, working_directory: &Path) {
+    /// Takes the value that stands at this place, from 1, behind its flag.
+    fn take(&mut self, meaning: Meaning, place: usize, value: &Path, working_directory: &Path) {
         let path = working_directory.join(value);
         match meaning {
+            Meaning::Models => self.models.push(path),
+            Meaning::Log if place == 2 => self.logs.push(path),
+            Meaning::Log => {}
             Meaning::Base => self.base = Some(path),
             Meaning::Own => self.own.push(path),
             Meaning::Read => self.read.push(path),
@@ -106,6 +124,14 @@ mod tests {
             "/user",
             "--database-url",
             "sqlite:////data/base.db",
+            "--models-dir",
+            "/mnt/models",
+            "--disabled-nodes-config=off.yaml",
+            "--verbose",
+            "DETAIL",
+            "log/detail.txt",
+            "--verbose",
+            "INFO",
             "--",
             "--i",
             "/not-this",
@@ -125,7 +151,9 @@ mod tests {
                     "/user".into(),
                     "/data".into()
                 ],
-                read: Vec::new(),
+                models: vec!["/mnt/models".into()],
+                logs: vec!["/comfy/log/detail.txt".into()],
+                read: vec!["/comfy/off.yaml".into()],
                 model_configs: vec!["/a.yaml".into(), "/comfy/b.yaml".into()],
             }
         );

@@ -12,19 +12,22 @@ use crate::supervisor::{LaunchError, LaunchPlan};
 
 use super::arguments::{NamedPaths, named_paths};
 use super::environment::{PrivatePlaces, removed};
+use super::links::LinkSearch;
 use super::model_paths::{ModelPaths, model_paths};
 use super::plan::{Profile, SandboxInputs, plan};
 
 /// Run by Python at its start, in engines that must not list ComfyUI's directory.
 const UNLISTED: &str = include_str!("unlisted.py");
 
-/// Most entries of a model directory that are looked at for links.
+/// Most entries of a cache that are linked.
 const ENTRIES: usize = 5000;
-/// How deep below a model directory links are looked for.
-const DEPTH: usize = 3;
 
-/// Directories of ComfyUI that hold what its owner made.
-const OWNERS_DIRECTORIES: [&str; 4] = ["input", "output", "temp", "user"];
+/// Directories of ComfyUI that hold what its owner made. `datasets` has training data made of the
+/// owner's pictures (0.30 and newer).
+const OWNERS_DIRECTORIES: [&str; 5] = ["input", "output", "temp", "user", "datasets"];
+
+/// Lists of model directories that ComfyUI reads without being told.
+const MODEL_CONFIGS: [&str; 2] = ["extra_model_paths.yaml", "extra_paths.yaml"];
 
 /// Programs and libraries of Linux systems.
 const SYSTEM: &[&str] = &[
@@ -308,8 +311,8 @@ impl Confinement {
 
     fn named(&self, launch: &LaunchPlan) -> NamedPaths {
         let mut named = named_paths(&launch.arguments, &launch.working_directory);
-        let default = self.installation.directory.join("extra_model_paths.yaml");
-        named.model_configs.push(default);
+        let defaults = MODEL_CONFIGS.map(|name| self.installation.directory.join(name));
+        named.model_configs.extend(defaults);
         named
     }
 
@@ -367,12 +370,29 @@ impl Confinement {
         for root in &roots {
             parts.add(root, profile);
         }
+        // Moved models are the admin's own word, as ComfyUI's directory is.
+        parts.granted.extend(all_real(&named.models));
         let models_of = roots.iter().map(|root| root.join("models"));
-        let model_directories: Vec<PathBuf> = models_of.chain(model_paths.all).collect();
+        let model_directories: Vec<PathBuf> = models_of
+            .chain(named.models)
+            .chain(model_paths.all)
+            .collect();
         let mut models = all_real(&model_directories);
-        models.extend(linked_from(&model_directories));
+        let search = LinkSearch {
+            data: &self.data,
+            home: self.home.as_deref(),
+        };
+        models.extend(search.below(&model_directories));
         models.extend(all_real(&named.read));
         models.extend(all_real(&named.model_configs));
+        let mut own = named.own;
+        own.push(self.purpose.private.clone());
+        if profile == Profile::Owner {
+            own.extend(named.logs.into_iter().filter(|log| is_made(log)));
+        }
+        let own = all_real(&own);
+        // What we name ourselves among the engine's own files needs no leave.
+        models.retain(|path| !own.iter().any(|own| path.starts_with(own)));
 
         let python = self.python.clone().unwrap_or_default();
         let environment = [
@@ -388,8 +408,6 @@ impl Confinement {
         let environment = outside_system(all_real(&environment));
         let python = outside_system(all_real(python.base.iter().chain(&python.paths)));
 
-        let mut own = named.own;
-        own.push(self.purpose.private.clone());
         SandboxInputs {
             profile,
             required,
@@ -411,7 +429,7 @@ impl Confinement {
             .flatten()
             .chain(caches.others.into_iter().map(|(cache, _)| cache))
             .collect(),
-            own: all_real(&own),
+            own,
             allow_read: all_real(&self.allow_read),
             allow_write: all_real(&self.allow_write),
             writable_nodes: if self.custom_nodes_write {
@@ -476,28 +494,14 @@ impl Parts {
     }
 }
 
-/// Where links in model directories lead.
-fn linked_from(directories: &[PathBuf]) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut left = ENTRIES;
-    let mut waiting: Vec<(PathBuf, usize)> =
-        directories.iter().map(|path| (path.clone(), 0)).collect();
-    while let Some((directory, depth)) = waiting.pop() {
-        for entry in entries(&directory) {
-            if left == 0 {
-                return found;
-            }
-            left -= 1;
-            match entry.file_type() {
-                Ok(kind) if kind.is_symlink() => found.extend(real(&entry.path())),
-                Ok(kind) if kind.is_dir() && depth < DEPTH => {
-                    waiting.push((entry.path(), depth + 1));
-                }
-                Ok(_) | Err(_) => {}
-            }
-        }
-    }
-    found
+/// Whether a log is there; made if not, because the engine may not write to its directory.
+fn is_made(log: &Path) -> bool {
+    let opened = fs::OpenOptions::new().append(true).create(true).open(log);
+    opened
+        .inspect_err(|error| {
+            tracing::warn!(path = %log.display(), %error, "the log named by --verbose cannot be written");
+        })
+        .is_ok()
 }
 
 fn settings() -> Vec<PathBuf> {

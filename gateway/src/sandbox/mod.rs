@@ -21,6 +21,7 @@ mod confinement;
 mod environment;
 #[cfg(target_os = "linux")]
 mod filter;
+mod links;
 mod model_paths;
 mod plan;
 mod refusals;

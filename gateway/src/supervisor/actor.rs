@@ -24,7 +24,7 @@ use crate::sandbox::{Refusals, SandboxState};
 /// How often a starting engine's output is looked at for progress.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Lines from which a crash is explained.
-const LINES_TO_EXPLAIN: usize = 40;
+const LINES_TO_EXPLAIN: usize = 200;
 /// How long the output of processes that are gone may take to be read to its end.
 const OUTPUT_END_LIMIT: Duration = Duration::from_secs(2);
 /// Crashes remembered; policies look at fewer.

@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 
+use super::explain::without_level;
 use super::log::LogRing;
 use super::restart::in_words;
 use super::settings::SupervisorSettings;
@@ -81,7 +82,7 @@ struct Milestone {
     text: &'static str,
 }
 
-/// Beginnings of lines, in the order ComfyUI 0.3 to 0.12 prints them. The fractions are its
+/// Beginnings of lines, in the order ComfyUI 0.3 to 0.33 prints them. The fractions are its
 /// measured times on a machine without custom nodes.
 const MILESTONES: &[(&str, f32, &str)] = &[
     ("** ComfyUI startup time", 0.05, "Preparing custom nodes"),
@@ -95,9 +96,15 @@ const MILESTONES: &[(&str, f32, &str)] = &[
     ("Total VRAM", 0.45, "Looking at the graphics card"),
     ("pytorch version:", 0.46, "Looking at the graphics card"),
     ("Device:", 0.47, "Loading ComfyUI"),
+    (
+        "DynamicVRAM support detected",
+        0.475,
+        "Looking at the graphics card",
+    ),
     ("Using ", 0.48, "Loading ComfyUI"),
     ("Python version:", 0.8, "Loading ComfyUI"),
     ("ComfyUI version:", 0.8, "Loading nodes"),
+    ("comfy-aimdo version:", 0.805, "Loading nodes"),
     ("[Prompt Server] web root", 0.81, "Loading nodes"),
     ("### Loading:", 0.85, "Loading custom nodes"),
     (
@@ -106,6 +113,12 @@ const MILESTONES: &[(&str, f32, &str)] = &[
         "Preparing the database",
     ),
     ("Context impl", 0.96, "Preparing the database"),
+    ("Running upgrade", 0.965, "Preparing the database"),
+    (
+        "Background asset scan initiated",
+        0.97,
+        "Looking through models and pictures",
+    ),
     ("Starting server", 0.98, "Starting the web server"),
     ("To see the GUI go to", 0.99, "Starting the web server"),
 ];
@@ -113,8 +126,7 @@ const MILESTONES: &[(&str, f32, &str)] = &[
 /// The milestone a line marks, if any.
 fn milestone(line: &str) -> Option<Milestone> {
     let line = line.trim_start();
-    // Newer versions put a time or a level before their lines.
-    let line = line.strip_prefix("[INFO] ").unwrap_or(line);
+    let line = without_level(line);
     MILESTONES
         .iter()
         .find(|(start, ..)| line.starts_with(start))
@@ -142,6 +154,34 @@ fn activity(line: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_start_of_0_33_is_understood() {
+        let recorded = [
+            "[INFO] setup plugin alembic.autogenerate.schemas",
+            "[INFO] Checkpoint files will always be loaded safely.",
+            "[INFO] Total VRAM 24106 MB, total RAM 24106 MB",
+            "[INFO] pytorch version: 2.15.0+cu132",
+            "[INFO] Device: cpu",
+            "[WARNING] Using sub quadratic optimization for attention",
+            "[INFO] Python version: 3.11.7 (main, May  9 2026, 07:35:25) [GCC 12.2.0]",
+            "[INFO] ComfyUI version: 0.33.0",
+            "[INFO] comfy-aimdo version: 0.4.13",
+            "[INFO] [Prompt Server] web root: /somewhere/static",
+            "[INFO] Context impl SQLiteImpl.",
+            "[INFO] Running upgrade  -> 0001_assets, Initial assets schema",
+            "[INFO] Background asset scan initiated for models, input, output",
+            "[INFO] Starting server",
+            "[INFO] To see the GUI go to: http://127.0.0.1:8188",
+        ];
+        let fractions: Vec<f32> = recorded
+            .iter()
+            .filter_map(|line| milestone(line))
+            .map(|milestone| milestone.fraction)
+            .collect();
+        assert_eq!(fractions.len(), recorded.len() - 1);
+        assert!(fractions.is_sorted(), "{fractions:?}");
+    }
 
     #[test]
     fn a_recorded_start_only_goes_forward() {

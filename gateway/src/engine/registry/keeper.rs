@@ -281,6 +281,8 @@ impl Keeper {
             sockets: activity.sockets(),
             requests: activity.requests(),
             idle_for: activity.idle_for(),
+            without_job_for: activity.without_job_for(),
+            has_caches: activity.has_caches(),
             is_small: engine.is_demo(),
         }
     }
@@ -307,6 +309,14 @@ impl Keeper {
                     engine.stop();
                 }
                 self.expected.insert(id, Told::now(EngineState::Stopping));
+            }
+            Action::Empty(id) => {
+                if let Some(engine) = self.inner.table.load().get(&id) {
+                    tracing::info!(engine = %id, "emptying the caches of an idle engine");
+                    engine.activity().note_caches(false);
+                    engine.activity().note_models(false);
+                    engine.free(true, true);
+                }
             }
         }
     }

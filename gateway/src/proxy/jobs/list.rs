@@ -1,8 +1,8 @@
-//! `/api/jobs`: all jobs, as ComfyUI lists them from 0.12 on.
+//! `/api/jobs`: all jobs, as ComfyUI 0.33 lists them.
 
 use super::query::{number_of, value_of};
 use super::{json_answer, raw_answer};
-use crate::jobs::{JobId, number_text};
+use crate::jobs::{JobId, normalised, number_text};
 use crate::proxy::{Failure, Way};
 use crate::store::{JobOrdering, JobSelection, JobState, JobSummary};
 use axum::Json;
@@ -50,7 +50,8 @@ pub(super) async fn show_one(way: &Way<'_>, id: &str) -> Result<Response, Failur
     text.pop();
     if let (Some(outputs), Some(status)) = (job.outputs, job.status) {
         text.push_str(&format!(
-            ",\"outputs\":{outputs},\"execution_status\":{status}"
+            ",\"outputs\":{},\"execution_status\":{status}",
+            normalised(outputs)
         ));
     }
     text.push_str(&format!(
@@ -73,6 +74,10 @@ fn line(job: &JobSummary) -> Map<String, Value> {
         _ => {
             line.insert("outputs_count".to_owned(), json!(0));
         }
+    }
+    // Summaries from before this member was kept.
+    if let Some(count) = line.get("outputs_count").cloned() {
+        line.entry("previewable_outputs_count").or_insert(count);
     }
     if let Some(workflow) = &job.workflow_id {
         line.insert("workflow_id".to_owned(), json!(workflow));

@@ -118,10 +118,15 @@ async fn read_object(request: Request) -> Result<Value, Failure> {
 
 /// A body that cannot be read counts as empty, as ComfyUI has it for `/interrupt`.
 async fn read_any(request: Request) -> Result<Value, Failure> {
+    Ok(read_json(request).await?.unwrap_or(Value::Null))
+}
+
+/// `None`: it is no JSON.
+async fn read_json(request: Request) -> Result<Option<Value>, Failure> {
     let (parts, body) = request.into_parts();
     prompts::check_encoding(&parts.headers)?;
     let bytes = prompts::read(body).await?;
-    Ok(serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    Ok(serde_json::from_slice(&bytes).ok())
 }
 
 fn named_ids(wish: &Value, name: &str) -> Vec<JobId> {

@@ -1,7 +1,7 @@
 //! `/queue`, `/interrupt` and the cancelling of jobs: what waits and runs.
 
-use super::{empty, is_set, json_answer, named_ids, raw_answer, read_any, read_object};
-use crate::jobs::{Intent, JobId, is_truthy};
+use super::{empty, is_set, json_answer, named_ids, raw_answer, read_any, read_json, read_object};
+use crate::jobs::{Intent, JobId, in_python, is_truthy};
 use crate::proxy::{Failure, Way};
 use axum::Json;
 use axum::extract::Request;
@@ -68,22 +68,27 @@ pub(super) async fn cancel(way: &Way<'_>, ids: &[JobId]) -> Result<Response, Fai
     Ok(json_answer(&json!({ "cancelled": is_cancelled })))
 }
 
+/// Several own jobs; faults are worded as ComfyUI's.
 pub(super) async fn cancel_many(way: &Way<'_>, request: Request) -> Result<Response, Failure> {
-    let wish = read_object(request).await?;
+    let fault = |body: Value| Ok((StatusCode::BAD_REQUEST, Json(body)).into_response());
+    let Some(wish) = read_json(request).await? else {
+        return fault(json!({ "error": "Request body must be valid JSON" }));
+    };
+    let Some(named) = wish.get("job_ids").and_then(Value::as_array) else {
+        return fault(json!({ "error": "job_ids must be a list" }));
+    };
     let (mut ids, mut invalid) = (Vec::new(), Vec::new());
-    let named = wish.get("job_ids").and_then(Value::as_array);
-    for name in named.into_iter().flatten() {
+    for name in named {
         match name.as_str().and_then(JobId::parse) {
             Some(id) => ids.push(id),
-            None => invalid.push(
-                name.as_str()
-                    .map_or_else(|| name.to_string(), str::to_owned),
-            ),
+            None => invalid.push(in_python(name)),
         }
     }
     if !invalid.is_empty() {
-        let body = json!({ "error": "Some job ids are not valid.", "invalid_ids": invalid });
-        return Ok((StatusCode::BAD_REQUEST, Json(body)).into_response());
+        return fault(json!({
+            "error": "job_ids contains invalid id(s)",
+            "invalid_ids": invalid,
+        }));
     }
     cancel(way, &ids).await
 }

@@ -3,7 +3,7 @@
 mod rules;
 
 use super::spawn::ProcessExit;
-use rules::RULES;
+use rules::{RULES, crash_place, model_list};
 
 /// What a person should read about an unasked end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,13 +18,22 @@ pub struct Explanation {
 /// (and survives) exceptions of custom nodes all the time.
 const EXCEPTION_LINES: usize = 12;
 
+/// How many of them a traceback through the reader of model lists fills.
+const TRACEBACK_LINES: usize = 40;
+
 /// Explains from the way it ended and its last lines (oldest first, secrets masked already).
 ///
 /// `was_ready` tells whether it had answered requests: missing packages and the like are only
 /// taken for the cause when it never did.
 pub fn explain_exit(exit: ProcessExit, was_ready: bool, last_lines: &[&str]) -> Explanation {
     let cause = match exit {
-        ProcessExit::Signal(signal) => Some(by_signal(signal)),
+        ProcessExit::Signal(signal) => {
+            let mut cause = by_signal(signal);
+            if let Some(place) = crash_place(last_lines) {
+                cause.text = format!("{} {place}", cause.text);
+            }
+            Some(cause)
+        }
         ProcessExit::Code(0) => None,
         ProcessExit::Code(code) => {
             by_lines(last_lines).or_else(|| by_windows_code(code).map(passing))
@@ -56,7 +65,7 @@ fn by_signal(signal: i32) -> Explanation {
     // The numbers are the same on all Unix systems, except where noted.
     passing(match signal {
         9 => "It was killed, most likely because the computer ran out of memory. Close other \
-              programs, use smaller models or add --lowvram to ComfyUI's arguments."
+              programs, use smaller models or add --cache-none to ComfyUI's arguments."
             .to_owned(),
         11 => "It crashed with a memory access error (segmentation fault), often a custom node \
                or a graphics driver."
@@ -92,10 +101,29 @@ fn by_windows_code(code: i32) -> Option<String> {
 }
 
 fn by_lines(lines: &[&str]) -> Option<Explanation> {
-    let recent = &lines[lines.len().saturating_sub(EXCEPTION_LINES)..];
-    RULES
-        .iter()
-        .find_map(|rule| recent.iter().rev().find_map(|line| rule(line.trim())))
+    let last = |count: usize| &lines[lines.len().saturating_sub(count)..];
+    let recent = last(EXCEPTION_LINES);
+    let by_rules = || {
+        RULES.iter().find_map(|rule| {
+            let mut lines = recent.iter().rev().map(|line| without_level(line.trim()));
+            lines.find_map(rule)
+        })
+    };
+    model_list(last(TRACEBACK_LINES)).or_else(by_rules)
+}
+
+/// A line without the level that ComfyUI 0.21 and newer put before it.
+pub(super) fn without_level(line: &str) -> &str {
+    const LEVELS: [&str; 6] = [
+        "[INFO]",
+        "[WARNING]",
+        "[ERROR]",
+        "[CRITICAL]",
+        "[DEBUG]",
+        "[DETAIL]",
+    ];
+    let rest = LEVELS.iter().find_map(|level| line.strip_prefix(level));
+    rest.map_or(line, str::trim_start)
 }
 
 fn passing(text: impl Into<String>) -> Explanation {
@@ -297,6 +325,151 @@ mod tests {
                 true,
                 &[],
                 "memory access error",
+                false,
+            ),
+            (
+                Code(1),
+                false,
+                &[
+                    "[ERROR] Port 8188 is already in use on address 127.0.0.1. Please close the other application or use a different port with --port.",
+                ],
+                "network port",
+                false,
+            ),
+            (
+                Code(1),
+                false,
+                &["[ERROR] MemoryError"],
+                "computer ran out of memory",
+                false,
+            ),
+            (
+                Code(1),
+                true,
+                &["[ERROR] torch.OutOfMemoryError: Allocation on device"],
+                "--reserve-vram",
+                false,
+            ),
+            (
+                Code(1),
+                false,
+                &["[ERROR] SyntaxError: invalid syntax"],
+                "too old",
+                true,
+            ),
+            (
+                Code(1),
+                false,
+                &["[CRITICAL] ASSETS_STARTUP_FAILED: in_use"],
+                "used by another ComfyUI",
+                false,
+            ),
+            (
+                Code(1),
+                false,
+                &["ASSETS_STARTUP_FAILED: newer_revision"],
+                "newer ComfyUI",
+                true,
+            ),
+            (
+                Code(1),
+                false,
+                &["ASSETS_STARTUP_FAILED: missing_packages (alembic)"],
+                "pip install",
+                true,
+            ),
+            (
+                Code(1),
+                false,
+                &["ASSETS_STARTUP_FAILED: not_writable"],
+                "disk may be full",
+                true,
+            ),
+            (
+                Code(1),
+                false,
+                &["ASSETS_STARTUP_FAILED: corrupt"],
+                "damaged",
+                true,
+            ),
+            (
+                Code(1),
+                false,
+                &["ASSETS_STARTUP_FAILED: something_new"],
+                "(something_new)",
+                true,
+            ),
+            (
+                Code(1),
+                false,
+                &[
+                    "[ERROR] Failed to initialize database: Could not acquire lock on database '/u/comfyui.db'. Another ComfyUI process may already be using it.",
+                    "The --enable-assets flag requires a working database connection.",
+                ],
+                "used by another ComfyUI",
+                false,
+            ),
+            (
+                Code(1),
+                false,
+                &[
+                    "[ERROR] Failed to initialize database: Can't locate revision identified by '9999'",
+                    "The --enable-assets flag requires a working database connection.",
+                ],
+                "revision identified by '9999'",
+                true,
+            ),
+            (
+                Code(2),
+                false,
+                &["main.py: error: unrecognized arguments: --normalvram"],
+                "\"--normalvram\"",
+                true,
+            ),
+            (
+                Code(2),
+                false,
+                &[
+                    "main.py: error: argument --fast: invalid PerformanceFeature value: 'dynamic_vram'",
+                ],
+                "argument --fast",
+                true,
+            ),
+            (
+                Code(1),
+                false,
+                &[
+                    "  File \"/comfy/utils/extra_config.py\", line 8, in load_extra_path_config",
+                    "    config = yaml.safe_load(stream)",
+                    "yaml.scanner.ScannerError: while scanning for the next token",
+                    "found character '\\t' that cannot start any token",
+                    "  in \"/comfy/extra_model_paths.yaml\", line 3, column 1",
+                ],
+                "/comfy/extra_model_paths.yaml, line 3, column 1",
+                true,
+            ),
+            (
+                Code(1),
+                false,
+                &[
+                    "  File \"/comfy/utils/extra_config.py\", line 24, in load_extra_path_config",
+                    "    for y in conf[x].split(\"\\n\"):",
+                    "TypeError: string indices must be integers, not 'str'",
+                ],
+                "into a section",
+                true,
+            ),
+            (
+                Signal(11),
+                true,
+                &[
+                    "Fatal Python error: Segmentation fault",
+                    "",
+                    "Current thread 0x00007f (most recent call first):",
+                    "  File \"/comfy/custom_nodes/odd-pack/a.py\", line 7 in run",
+                    "  File \"/comfy/execution.py\", line 9 in f",
+                ],
+                "custom node \"odd-pack\" (/comfy/custom_nodes/odd-pack/a.py, line 7 in run)",
                 false,
             ),
             (

@@ -8,6 +8,7 @@ pub(super) type Rule = fn(&str) -> Option<Explanation>;
 /// In order of weight: the first rule that knows a line wins.
 pub(super) const RULES: &[Rule] = &[
     port_in_use,
+    database,
     arguments,
     main_py_missing,
     missing_module,
@@ -31,10 +32,65 @@ fn port_in_use(line: &str) -> Option<Explanation> {
         "address already in use",
         "only one usage of each socket address",
         "error while attempting to bind on address",
+        // `Port 8188 is already in use on address 127.0.0.1.`, 0.21 and newer
+        "is already in use on address",
     ];
     known.iter().any(|text| lower.contains(text)).then(|| {
         passing("Another program took its network port in that moment; the next try uses another.")
     })
+}
+
+/// `ASSETS_STARTUP_FAILED: KIND` of versions that keep assets by default, and what 0.33 says with
+/// `--enable-assets`.
+fn database(line: &str) -> Option<Explanation> {
+    const IN_USE: &str = "Its database is used by another ComfyUI. Stop that one, or name another \
+                          file with --database-url in ComfyUI's arguments.";
+    if let Some((_, kind)) = line.split_once("ASSETS_STARTUP_FAILED: ") {
+        let kind = kind.split([' ', ',', '.', ':']).next().unwrap_or_default();
+        return Some(match kind {
+            // Whoever holds it may let go.
+            "in_use" | "locked" => passing(IN_USE),
+            "newer_revision" => permanent(
+                "Its database was made by a newer ComfyUI. Update ComfyUI again, or add \
+                 --disable-assets to its arguments.",
+            ),
+            "missing_packages" => permanent(
+                "Packages for its database are missing. Run \"pip install -r requirements.txt\" with \
+                 the Python that runs ComfyUI, or add --disable-assets to its arguments.",
+            ),
+            "not_writable" => permanent(
+                "Its database cannot be written: the disk may be full, or the folder closed. Free \
+                 some space, or add --disable-assets to ComfyUI's arguments.",
+            ),
+            "path_blocked" => permanent(
+                "The place of its database is taken by something else, or closed. Look at the \
+                 folder of comfyui.db, or name another file with --database-url.",
+            ),
+            "corrupt" => permanent(
+                "Its database is damaged. Move comfyui.db away (ComfyUI makes a new one), or put \
+                 back comfyui.db.daily-backup beside it.",
+            ),
+            "unsupported_url" => permanent(
+                "It cannot use the database named by --database-url in its arguments; only \
+                 sqlite:/// is supported.",
+            ),
+            other => permanent(format!(
+                "Its database cannot be opened ({}). Add --disable-assets to ComfyUI's arguments to \
+                 do without.",
+                shortened(other)
+            )),
+        });
+    }
+    let is_held = ["Could not acquire lock on database", "Database is locked."];
+    if is_held.iter().any(|text| line.contains(text)) {
+        return Some(passing(IN_USE));
+    }
+    let (_, error) = line.split_once("Failed to initialize database: ")?;
+    Some(permanent(format!(
+        "Its database cannot be opened: {}. Run \"pip install -r requirements.txt\" with the Python \
+         that runs ComfyUI, or take --enable-assets out of its arguments.",
+        shortened(error.trim_end_matches('.'))
+    )))
 }
 
 fn arguments(line: &str) -> Option<Explanation> {
@@ -117,7 +173,7 @@ fn out_of_video_memory(line: &str) -> Option<Explanation> {
     (known || line.starts_with("torch.OutOfMemoryError")).then(|| {
         passing(
             "The graphics card ran out of memory. Use smaller models or pictures, or add \
-             --lowvram to ComfyUI's arguments.",
+             --reserve-vram 2 to ComfyUI's arguments (before 0.16: --lowvram).",
         )
     })
 }
@@ -175,6 +231,54 @@ fn not_allowed(line: &str) -> Option<Explanation> {
         "It may not use a file or directory: {}.",
         shortened(error)
     )))
+}
+
+/// A list of model folders that ComfyUI cannot use, with the last words of its traceback.
+pub(super) fn model_list(lines: &[&str]) -> Option<Explanation> {
+    let is_it = |line: &&str| line.contains("in load_extra_path_config");
+    lines.iter().find(|line| is_it(line))?;
+    let place = lines.iter().rev().find_map(|line| yaml_place(line.trim()));
+    let exception = || {
+        let last = lines.iter().rev().find(|line| !line.trim().is_empty())?;
+        Some(shortened(last.trim()))
+    };
+    let what = place.or_else(exception)?;
+    Some(permanent(format!(
+        "A list of model folders (extra_model_paths.yaml, or one named by \
+         --extra-model-paths-config) cannot be read: {what}. Save it as UTF-8, indent with blanks, \
+         and put each folder into a section, as extra_model_paths.yaml.example does."
+    )))
+}
+
+/// `in "/a/extra_model_paths.yaml", line 3, column 1`, which says where the fault is.
+fn yaml_place(line: &str) -> Option<String> {
+    let (file, rest) = line.strip_prefix("in \"")?.split_once("\", line ")?;
+    Some(format!("{file}, line {rest}"))
+}
+
+/// What Python itself was doing when it crashed: the innermost place that faulthandler tells.
+pub(super) fn crash_place(lines: &[&str]) -> Option<String> {
+    let start = lines
+        .iter()
+        .rposition(|line| line.contains("Fatal Python error: "))?;
+    let place = lines[start..]
+        .iter()
+        .find_map(|line| line.trim().strip_prefix("File \""))?;
+    let (file, rest) = place.split_once('"')?;
+    let nodes = ["/custom_nodes/", "\\custom_nodes\\"];
+    let pack = nodes
+        .iter()
+        .find_map(|folder| file.split_once(folder))
+        .and_then(|(_, below)| below.split(['/', '\\']).next());
+    let rest = rest.trim_start_matches(',').trim();
+    Some(match pack {
+        Some(pack) => format!(
+            "It happened in the custom node \"{}\" ({}, {rest}).",
+            shortened(pack),
+            shortened(file)
+        ),
+        None => format!("It happened in {}, {rest}.", shortened(file)),
+    })
 }
 
 /// The last line of a traceback: `package.SomeError: what happened`.

@@ -28,6 +28,8 @@ struct Machine {
     victim: std::process::Child,
     engine: TcpListener,
     config: Config,
+    /// Arguments besides the usual ones.
+    arguments: Vec<String>,
 }
 
 impl Drop for Machine {
@@ -52,8 +54,12 @@ impl Machine {
             "comfyui/comfy",
             "comfyui/custom_nodes/node",
             "comfyui/output",
-            "comfyui/models",
+            "comfyui/datasets/cats",
+            "comfyui/models/loras/a/b/c/d",
             "foreign",
+            "linked",
+            "settings",
+            "moved/checkpoints",
             "models",
             "pictures",
             "data/users/own/input",
@@ -67,7 +73,12 @@ impl Machine {
             "comfyui/comfy/cli_args.py",
             "comfyui/custom_nodes/node/__init__.py",
             "comfyui/output/owner.png",
+            "comfyui/datasets/cats/metadata.json",
+            "comfyui/off.yaml",
             "foreign/secret",
+            "settings/off.yaml",
+            "linked/deep.safetensors",
+            "moved/checkpoints/model.safetensors",
             "models/model.safetensors",
             "pictures/a.png",
             "data/sentinel.db",
@@ -98,6 +109,7 @@ impl Machine {
                 .unwrap(),
             engine: TcpListener::bind(("127.0.0.1", 0)).unwrap(),
             config: Config::default(),
+            arguments: Vec::new(),
             root,
         })
     }
@@ -117,6 +129,7 @@ impl Machine {
             arguments.push(format!("--{kind}-directory").into());
             arguments.push(self.path(&format!("data/users/own/{kind}")).into());
         }
+        arguments.extend(self.arguments.iter().map(OsString::from));
         LaunchPlan {
             program: self.python.clone(),
             arguments,
@@ -261,6 +274,11 @@ async fn a_users_engine_changes_nothing_that_is_shared() {
         format!("append {}", machine.path("models/model.safetensors")),
         format!("read {}", machine.path("comfyui/output/owner.png")),
         format!("list {}", machine.path("comfyui/output")),
+        format!("list {}", machine.path("comfyui/datasets")),
+        format!(
+            "read {}",
+            machine.path("comfyui/datasets/cats/metadata.json")
+        ),
         format!("list {}", machine.path("comfyui")),
         format!("truncate {}", machine.path("models/model.safetensors")),
         format!("change-mode {}", machine.path("models/model.safetensors")),
@@ -289,6 +307,57 @@ async fn the_owners_engine_installs_nodes() {
         machine.path("models/model.safetensors")
     )];
     machine.refused(Profile::Owner, &outside).await;
+}
+
+#[tokio::test]
+async fn b1_what_arguments_of_today_name_is_open() {
+    let Some(mut machine) = Machine::new().await else {
+        return;
+    };
+    let arguments = [
+        ("--models-directory", "moved"),
+        ("--disabled-nodes-config", "settings/off.yaml"),
+    ];
+    for (flag, path) in arguments {
+        machine
+            .arguments
+            .extend([flag.to_owned(), machine.path(path)]);
+    }
+    let log = machine.path("logs-of-comfyui.txt");
+    let verbose = ["--verbose", "DETAIL", &log].map(str::to_owned);
+    machine.arguments.extend(verbose);
+    let read = [
+        format!("list {}", machine.path("moved/checkpoints")),
+        format!(
+            "read {}",
+            machine.path("moved/checkpoints/model.safetensors")
+        ),
+        format!("read {}", machine.path("settings/off.yaml")),
+    ];
+    machine.allowed(Profile::User, &read).await;
+    machine.allowed(Profile::Owner, &read).await;
+    // The owner downloads models and writes the log; others do not, and nobody gets what is beside.
+    let written = [
+        format!("write {}", machine.path("moved/checkpoints/new")),
+        format!("append {log}"),
+    ];
+    machine.allowed(Profile::Owner, &written).await;
+    fs::remove_file(machine.path("moved/checkpoints/new")).unwrap();
+    machine.refused(Profile::User, &written).await;
+    let beside = [format!("read {}", machine.path("foreign/secret"))];
+    machine.refused(Profile::Owner, &beside).await;
+}
+
+#[tokio::test]
+async fn r20_a_model_linked_from_deep_below_is_read() {
+    let Some(machine) = Machine::new().await else {
+        return;
+    };
+    let link = machine.path("comfyui/models/loras/a/b/c/d/deep.safetensors");
+    std::os::unix::fs::symlink(machine.path("linked/deep.safetensors"), &link).unwrap();
+    let read = [format!("read {link}")];
+    machine.allowed(Profile::User, &read).await;
+    machine.allowed(Profile::Owner, &read).await;
 }
 
 #[tokio::test]

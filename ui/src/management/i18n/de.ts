@@ -715,6 +715,9 @@ export const de: Record<keyof typeof en, string> = {
   "config.choice.custom_node_routes.deny": "Nie",
   "config.title.allowed_routes": "Adressen von Erweiterungen, die immer erlaubt sind",
   "config.meaning.allowed_routes": "Ihr Anfang, zum Beispiel /easyuse/.",
+  "config.title.model_downloads": "Alle dürfen Modelle herunterladen",
+  "config.meaning.model_downloads":
+    "Die Dateien der Modelle selbst. Sonst dürfen es nur Administratoren; damit arbeiten können alle in jedem Fall.",
   "config.choice.sandbox.auto": "Wo das System es kann",
   "config.choice.sandbox.require": "Immer; sonst nicht starten",
   "config.choice.sandbox.off": "Nie",

@@ -694,6 +694,9 @@ export const en = {
   "config.choice.custom_node_routes.deny": "Never",
   "config.title.allowed_routes": "Addresses of extensions that are always allowed",
   "config.meaning.allowed_routes": "As they begin, for example /easyuse/.",
+  "config.title.model_downloads": "Everybody may download models",
+  "config.meaning.model_downloads":
+    "The files of the models themselves. Otherwise only administrators may; everybody works with them in any case.",
   "config.choice.sandbox.auto": "Where the system can",
   "config.choice.sandbox.require": "Always; else do not start",
   "config.choice.sandbox.off": "Never",

@@ -663,6 +663,8 @@ export const zh: Record<keyof typeof en, string> = {
   "config.choice.custom_node_routes.deny": "从不",
   "config.title.allowed_routes": "始终允许的扩展地址",
   "config.meaning.allowed_routes": "地址的开头，例如 /easyuse/。",
+  "config.title.model_downloads": "所有人都可以下载模型",
+  "config.meaning.model_downloads": "指模型文件本身。否则只有管理员可以下载；无论如何所有人都可以使用模型。",
   "config.choice.sandbox.auto": "系统支持时启用",
   "config.choice.sandbox.require": "始终启用，否则不启动",
   "config.choice.sandbox.off": "从不",

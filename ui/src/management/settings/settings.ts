@@ -43,6 +43,7 @@ export const groups = {
     "sandbox_max_file_gib",
     "custom_node_routes",
     "allowed_routes",
+    "model_downloads",
   ],
   sign_in: ["access_token_expiration_hours", "max_access_token_expiration_hours", "blacklist_after_attempts"],
   sharing: [
