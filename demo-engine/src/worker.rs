@@ -19,7 +19,8 @@ const LETTERS: &[u8] = b"abcdefghijklmnopqrstupvxyz";
 /// What is kept from one prompt to the next.
 #[derive(Debug, Default)]
 struct Kept {
-    /// Results by signature, of the nodes of the last prompt only.
+    /// Results by signature, of the nodes of the last prompt only. The original keeps those of former prompts
+    /// too while more memory is free than most machines have.
     results: HashMap<String, Outcome>,
     /// Five letters by node id and class, as long as each prompt has that node again.
     prefixes: HashMap<(String, String), String>,
@@ -34,7 +35,6 @@ pub(crate) fn run(engine: &Arc<Engine>) {
             .take(|remaining| engine.announce_queue(remaining))
         {
             Work::Free { results } => {
-                engine.say("Unloading all models");
                 if results {
                     kept = Kept::default();
                 }
@@ -94,7 +94,7 @@ fn prompt(engine: &Engine, item: Arc<Item>, kept: &mut Kept) {
         engine.sockets.send("executing", &data, client.as_ref());
     }
     engine.say(&format!(
-        "Prompt executed in {:.2} seconds",
+        "\u{1b}[32mPrompt executed in {:.2} seconds\u{1b}[0m",
         started.elapsed().as_secs_f64()
     ));
     if !engine.options.cache {
@@ -188,9 +188,9 @@ impl Job<'_> {
         true
     }
 
-    /// Tells a cached node's result, but only to a client: without one nothing is listed.
+    /// Tells a cached node's result once more.
     fn show_again(&mut self, node: &str, outcome: &Outcome) {
-        if let (Some(ui), true) = (&outcome.ui, self.client.is_some()) {
+        if let Some(ui) = &outcome.ui {
             self.shown(node, ui);
         }
         self.progress.push(Progress {
@@ -255,6 +255,8 @@ impl Job<'_> {
             prompt,
             extra_pnginfo: item.extra.get("extra_pnginfo"),
             prefix: &prefix,
+            previews: self.engine.options.previews
+                && item.extra.get("preview_method").and_then(Json::as_str) != Some("none"),
             reporter: &mut Steps { job: self, node },
         };
         let outcome = nodes::run(&mut call, class).map_err(|failure| (failure, shown))?;
@@ -283,9 +285,9 @@ impl Job<'_> {
             return;
         };
         self.engine
-            .say(&format!("!!! Exception during processing !!! {text}"));
+            .fail(&format!("!!! Exception during processing !!! {text}"));
         let trace = format!("  File \"demo-engine\", node {node}, in {class}\n");
-        self.engine.say(&format!(
+        self.engine.fail(&format!(
             "Traceback (most recent call last):\n{trace}{kind}: {text}\n"
         ));
         data.set("exception_message", format!("{text}\n"));
@@ -315,6 +317,8 @@ impl Job<'_> {
                     }
                     Value::Plain(value) => value.clone(),
                     Value::Images(_) | Value::Mask(_) => "tensor([[[[...]]]])".into(),
+                    Value::Words(words) => words.as_str().into(),
+                    Value::Model | Value::Latent(_) => "<demo>".into(),
                 })
                 .collect();
             shown.set(name, list);

@@ -21,6 +21,10 @@ pub(crate) enum Route {
     Hash,
     FromHash,
     Seed,
+    SeedStatus,
+    SeedCancel,
+    Prune,
+    Refine,
     One,
     Content,
     Tags,
@@ -28,6 +32,14 @@ pub(crate) enum Route {
 }
 
 pub(super) async fn answer(engine: &Engine, route: Route, asked: &Asked, body: Body) -> Response {
+    if !engine.options.assets {
+        let disabled = error(
+            "SERVICE_DISABLED",
+            "Assets system is disabled. Start the server with --enable-assets to use this feature.",
+            json!({}),
+        );
+        return answer::json_with(StatusCode::SERVICE_UNAVAILABLE, &disabled);
+    }
     if route == Route::Hash {
         return answer::empty(StatusCode::NOT_FOUND);
     }
@@ -116,7 +128,7 @@ fn seed(engine: &Engine, sent: &Json) -> Response {
         match root.as_str() {
             "input" => assets.scan("input", &engine.options.input),
             "output" => assets.scan("output", &engine.options.output),
-            "models" => assets.scan("models", &engine.options.base.join("models")),
+            "models" => assets.scan("models", &engine.options.models),
             _ => {
                 let text = "Validation failed.";
                 return answer::json_with(

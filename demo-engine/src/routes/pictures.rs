@@ -19,6 +19,10 @@ pub(super) async fn view(engine: &Engine, asked: &Asked) -> Response {
     let Some(given) = asked.query("filename") else {
         return answer::empty(StatusCode::NOT_FOUND);
     };
+    // A hash names a file of the asset list, of which none is known here.
+    if given.starts_with("blake3:") {
+        return answer::empty(StatusCode::NOT_FOUND);
+    }
     let (name, annotated) = engine.annotated(given);
     if name.is_empty() || name.starts_with('/') || name.contains("..") {
         return answer::empty(StatusCode::BAD_REQUEST);
@@ -38,7 +42,7 @@ pub(super) async fn view(engine: &Engine, asked: &Asked) -> Response {
     }
     let channel = asked.query("channel").unwrap_or("rgba").to_owned();
     let preview = asked.query("preview").map(str::to_owned);
-    let mut response = if preview.is_some() || channel != "rgba" {
+    let mut response = if preview.is_some() || matches!(channel.as_str(), "rgb" | "a") {
         let source = path.clone();
         let made =
             tokio::task::spawn_blocking(move || convert(&source, preview.as_deref(), &channel))
@@ -48,20 +52,42 @@ pub(super) async fn view(engine: &Engine, asked: &Asked) -> Response {
             _ => return answer::broken(),
         }
     } else {
-        // These would run as script or style on the page's own origin; SVG is not thought of.
-        let kind = match files::kind(&path) {
-            Some("text/html" | "application/xhtml+xml" | "text/javascript" | "text/css") | None => {
-                "application/octet-stream"
-            }
-            Some(kind) => kind,
-        };
-        files::serve(&path, &asked.method, &asked.headers, Some(kind)).await
+        let kind = files::kind(&path).unwrap_or("application/octet-stream");
+        return active_or_not(&path, base, kind, asked).await;
     };
     answer::set(
         &mut response,
         header::CONTENT_DISPOSITION,
         &format!("filename=\"{base}\""),
     );
+    response
+}
+
+/// Answers a file as it is. What a browser would run on the page's own origin comes as a download, except a
+/// drawing that the page shows as a picture, where nothing in it runs.
+async fn active_or_not(path: &Path, base: &str, kind: &str, asked: &Asked) -> Response {
+    let base = base.replace('\\', "\\\\").replace('"', "\\\"");
+    let active = files::is_active(kind);
+    let as_picture = kind == "image/svg+xml"
+        && asked
+            .headers
+            .get("sec-fetch-dest")
+            .is_some_and(|value| value == "image");
+    let (kind, disposition) = if active && !as_picture {
+        (
+            "application/octet-stream",
+            format!("attachment; filename=\"{base}\""),
+        )
+    } else {
+        (kind, format!("filename=\"{base}\""))
+    };
+    let mut response = files::serve(path, &asked.method, &asked.headers, Some(kind)).await;
+    answer::set(&mut response, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    answer::set(&mut response, header::CONTENT_DISPOSITION, &disposition);
+    if active {
+        answer::set(&mut response, header::VARY, "Sec-Fetch-Dest");
+        answer::set(&mut response, header::CACHE_CONTROL, "no-store");
+    }
     response
 }
 
