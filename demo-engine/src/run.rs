@@ -77,6 +77,9 @@ async fn serve(engine: Arc<Engine>) -> ExitCode {
     if started.is_err() {
         return ExitCode::FAILURE;
     }
+    if engine.options.assets {
+        routes::scan_assets(&engine);
+    }
     engine.say("Starting server\n");
     let app = Router::new()
         .fallback(routes::handle)

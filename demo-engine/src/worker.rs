@@ -1,5 +1,6 @@
 //! The thread that runs prompts one after the other, and the order in which it tells about it.
 
+use crate::assets::Place;
 use crate::graph::{self, order::Pending, signature::Signatures};
 use crate::json::{Json, json};
 use crate::nodes::catalogue::Catalogue;
@@ -216,6 +217,40 @@ impl Job<'_> {
         );
     }
 
+    /// Gives every file that was made a row in the asset list, and its id to the entry.
+    fn register(&self, ui: &mut Json) {
+        let Json::Object(kinds) = ui else { return };
+        for (_, items) in kinds {
+            let Json::List(items) = items else { continue };
+            for item in items {
+                let text = |name: &str| item.get(name).and_then(Json::as_str).unwrap_or_default();
+                let root = match text("type") {
+                    "output" => "output",
+                    "temp" => "temp",
+                    _ => continue,
+                };
+                let Some(directory) = self.engine.directory(root) else {
+                    continue;
+                };
+                let below = [text("subfolder"), text("filename")].join("/");
+                let below = below.trim_start_matches('/').to_owned();
+                let place = Place {
+                    root,
+                    path: directory.join(&below),
+                    name: below,
+                };
+                let mut assets = self.engine.assets.lock();
+                if let Some(row) = assets.register(place, None, &[root]) {
+                    row.job = Some(self.item.id.clone());
+                    // Files of jobs are hashed only when the owner asks for it.
+                    row.hash = None;
+                    let id = row.id.clone();
+                    item.set("id", id);
+                }
+            }
+        }
+    }
+
     fn node(
         &mut self,
         node: &str,
@@ -259,7 +294,10 @@ impl Job<'_> {
                 && item.extra.get("preview_method").and_then(Json::as_str) != Some("none"),
             reporter: &mut Steps { job: self, node },
         };
-        let outcome = nodes::run(&mut call, class).map_err(|failure| (failure, shown))?;
+        let mut outcome = nodes::run(&mut call, class).map_err(|failure| (failure, shown))?;
+        if let (Some(ui), true) = (&mut outcome.ui, self.engine.options.assets) {
+            self.register(ui);
+        }
         if let Some(ui) = &outcome.ui {
             self.shown(node, ui);
         }

@@ -27,7 +27,7 @@ const WITH_MANAGER: &str = "0.12.1";
 #[tokio::test]
 async fn demo_engine_answers_as_recorded_from_0_33_0() -> Result<()> {
     let server = Server::demo(&[]).await?;
-    replay_all(&server, MODEL).await
+    replay(&server, list_of(&[MODEL, WITH_MANAGER])?).await
 }
 
 #[tokio::test]
@@ -41,7 +41,14 @@ async fn real_comfyui_answers_as_recorded() -> Result<()> {
         return Ok(());
     }
     let server = Server::real(&comfyui, &python, &[]).await?;
-    replay_all(&server, &version).await
+    replay(&server, list_of(&[&version, WITH_MANAGER])?).await
+}
+
+#[tokio::test]
+async fn demo_engine_lists_assets_as_recorded_from_0_33_0() -> Result<()> {
+    let server = Server::demo(&["--enable-assets"]).await?;
+    let folder = format!("{MODEL}-assets");
+    replay(&server, list_of(&[&folder])?).await
 }
 
 /// Asks a real ComfyUI everything that is in the recordings of `CONTRACT_RECORD`, a folder, and writes the
@@ -118,18 +125,26 @@ fn transcripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("contract/transcripts")
 }
 
-async fn replay_all(server: &Server, version: &str) -> Result<()> {
-    let mut replay = Replay::new(server);
-    let mut used = Vec::new();
-    let (mut summary, mut differences) = (String::new(), Vec::new());
-    let mut all: Vec<(&str, String, serde_json::Value)> = Vec::new();
-    for version in [version, WITH_MANAGER] {
-        for (name, recording) in recordings(&transcripts().join(version))? {
+/// A recording with the folder and the name of its file.
+type Recording = (String, String, serde_json::Value);
+
+/// The recordings of these folders. A theme that an earlier folder has is left out of the later ones.
+fn list_of(folders: &[&str]) -> Result<Vec<Recording>> {
+    let mut all: Vec<Recording> = Vec::new();
+    for folder in folders {
+        for (name, recording) in recordings(&transcripts().join(folder))? {
             if all.iter().all(|(_, known, _)| *known != name) {
-                all.push((version, name, recording));
+                all.push(((*folder).to_owned(), name, recording));
             }
         }
     }
+    Ok(all)
+}
+
+async fn replay(server: &Server, all: Vec<Recording>) -> Result<()> {
+    let mut replay = Replay::new(server);
+    let mut used = Vec::new();
+    let (mut summary, mut differences) = (String::new(), Vec::new());
     for (version, name, recording) in all {
         if name.starts_with("14") && !has_manager(server).await? {
             writeln!(
@@ -138,7 +153,7 @@ async fn replay_all(server: &Server, version: &str) -> Result<()> {
             )?;
             continue;
         }
-        let outcome = replay.file(version, &name, &recording).await?;
+        let outcome = replay.file(&version, &name, &recording).await?;
         writeln!(
             summary,
             "{name}: {} exchanges, {} differences",

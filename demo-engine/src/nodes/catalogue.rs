@@ -126,9 +126,15 @@ impl Catalogue {
                 let root = engine.options.base.join("datasets");
                 set_options(required, "folder_name", directories(&root).into());
             }
-            "CheckpointLoaderSimple" => {
-                if let Some(Json::List(spec)) = required.get_mut("ckpt_name") {
-                    spec[0] = checkpoints(engine).into();
+            "CheckpointLoaderSimple" => set_models(engine, required, "ckpt_name", "checkpoints"),
+            "UNETLoader" => set_models(engine, required, "unet_name", "diffusion_models"),
+            "CLIPLoader" => set_models(engine, required, "clip_name", "text_encoders"),
+            "VAELoader" => {
+                set_models(engine, required, "vae_name", "vae");
+                if let Some(Json::List(spec)) = required.get_mut("vae_name")
+                    && let Some(Json::List(names)) = spec.first_mut()
+                {
+                    names.push(super::PIXEL_SPACE.into());
                 }
             }
             _ => {}
@@ -145,9 +151,13 @@ fn set_options(required: &mut Json, name: &str, choices: Json) {
     }
 }
 
-/// The checkpoints there are: the demo's own one, and the files of the owner, which it cannot open.
-pub(crate) fn checkpoints(engine: &Engine) -> Vec<String> {
-    crate::routes::model_names(engine, "checkpoints")
+/// Makes the models of a folder the choices of an input: the demo's own one, and the files of the owner.
+fn set_models(engine: &Engine, required: &mut Json, name: &str, folder: &str) {
+    if let Some(Json::List(spec)) = required.get_mut(name)
+        && let Some(choices) = spec.first_mut()
+    {
+        *choices = crate::routes::model_names(engine, folder).into();
+    }
 }
 
 /// Names of the files in a directory whose type begins with one of these.

@@ -8,8 +8,16 @@ use super::{Call, Failure, Outcome, Value, paint, picture};
 use image::{Rgb, RgbImage};
 use std::sync::Arc;
 
-/// The checkpoint that the demo brings.
-pub(crate) const CHECKPOINT: &str = "demo.safetensors";
+/// The models that the demo brings: folder and name. The last three are what the default workflow of ComfyUI's
+/// front end asks for. There is nothing in any of them.
+pub(crate) const MODELS: &[(&str, &str)] = &[
+    ("checkpoints", "demo.safetensors"),
+    ("diffusion_models", "z_image_turbo_bf16.safetensors"),
+    ("text_encoders", "qwen_3_4b.safetensors"),
+    ("vae", "ae.safetensors"),
+];
+/// A way of decoding that needs no model.
+pub(crate) const PIXEL_SPACE: &str = "pixel_space";
 /// More pictures than this in one batch would fill the memory.
 const MOST_PICTURES: u32 = 64;
 const LARGEST_SIDE: u32 = 4096;
@@ -36,20 +44,44 @@ struct Painting {
 }
 
 pub(super) fn checkpoint(call: &mut Call<'_>) -> Result<Outcome, Failure> {
-    let name = call.text("ckpt_name");
+    own(&call.text("ckpt_name"))?;
     let part = || vec![Value::Model];
-    if name != CHECKPOINT {
-        return Err(Failure::Raised(
-            "NotImplementedError",
-            format!(
-                "the demo engine opens no checkpoint but {CHECKPOINT}; {name} needs a real ComfyUI"
-            ),
-        ));
-    }
     Ok(Outcome {
         slots: vec![part(), part(), part()],
         ui: None,
     })
+}
+
+pub(super) fn load_painter(call: &mut Call<'_>) -> Result<Outcome, Failure> {
+    own(&call.text("unet_name"))?;
+    Ok(Outcome::one(Value::Model))
+}
+
+pub(super) fn load_encoder(call: &mut Call<'_>) -> Result<Outcome, Failure> {
+    own(&call.text("clip_name"))?;
+    Ok(Outcome::one(Value::Model))
+}
+
+pub(super) fn load_decoder(call: &mut Call<'_>) -> Result<Outcome, Failure> {
+    let name = call.text("vae_name");
+    if name != PIXEL_SPACE {
+        own(&name)?;
+    }
+    Ok(Outcome::one(Value::Model))
+}
+
+/// A change of a model that changes nothing here.
+pub(super) fn same_model(_: &mut Call<'_>) -> Result<Outcome, Failure> {
+    Ok(Outcome::one(Value::Model))
+}
+
+/// Models of the owner are listed, but need a real ComfyUI.
+fn own(name: &str) -> Result<(), Failure> {
+    if MODELS.iter().any(|(_, known)| *known == name) {
+        return Ok(());
+    }
+    let text = format!("the demo engine cannot open {name}: that needs a real ComfyUI");
+    Err(Failure::Raised("NotImplementedError", text))
 }
 
 pub(super) fn encode(call: &mut Call<'_>) -> Result<Outcome, Failure> {

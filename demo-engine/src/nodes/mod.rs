@@ -18,7 +18,7 @@ use image::{GrayImage, RgbImage};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub(crate) use diffusion::CHECKPOINT;
+pub(crate) use diffusion::{MODELS, PIXEL_SPACE};
 pub(crate) use paint::thumbnail;
 pub(crate) use save::png_bytes;
 
@@ -184,6 +184,11 @@ const NODES: &[(&str, Run)] = &[
     ("StringConcatenate", words::concatenate),
     ("ComfySwitchNode", words::switch),
     ("CheckpointLoaderSimple", diffusion::checkpoint),
+    ("UNETLoader", diffusion::load_painter),
+    ("CLIPLoader", diffusion::load_encoder),
+    ("VAELoader", diffusion::load_decoder),
+    ("ModelSamplingAuraFlow", diffusion::same_model),
+    ("EmptySD3LatentImage", diffusion::empty),
     ("CLIPTextEncode", diffusion::encode),
     ("EmptyLatentImage", diffusion::empty),
     ("KSampler", diffusion::sample),

@@ -90,6 +90,9 @@ pub(super) fn answer(engine: &Engine, route: Route, asked: &Asked) -> Response {
         Route::SystemStats => answer::json(&system_stats(engine)),
         Route::Features => answer::json(&socket::features(engine)),
         Route::ObjectInfo => {
+            if engine.options.assets {
+                super::assets::scan(engine, &["models", "input", "output"]);
+            }
             let all = catalogue
                 .names()
                 .filter_map(|name| Some((name.to_owned(), catalogue.describe(engine, name)?)));
@@ -276,6 +279,11 @@ fn extensions(engine: &Engine) -> Vec<String> {
         .collect()
 }
 
+/// The names of all model folders.
+pub(super) fn folders() -> impl Iterator<Item = &'static str> {
+    FOLDERS.iter().map(|folder| folder.0)
+}
+
 fn known(folder: &str) -> bool {
     FOLDERS.iter().any(|(name, _, _)| *name == folder)
 }
@@ -333,9 +341,11 @@ pub(crate) fn model_names(engine: &Engine, folder: &str) -> Vec<String> {
 /// Names of a folder's models and which of its directories they lie in.
 fn models(engine: &Engine, folder: &str) -> Vec<(String, usize)> {
     let mut found = Vec::new();
-    if folder == "checkpoints" {
-        found.push((crate::nodes::CHECKPOINT.to_owned(), 0));
-    }
+    let own = crate::nodes::MODELS.iter();
+    found.extend(
+        own.filter(|(place, _)| *place == folder)
+            .map(|(_, name)| ((*name).to_owned(), 0)),
+    );
     let kinds = extensions_of(folder);
     for (index, directory) in directories(engine, folder).iter().enumerate() {
         for name in crate::userdata::list(directory, true) {

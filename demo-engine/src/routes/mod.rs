@@ -28,6 +28,11 @@ use percent_encoding::percent_decode_str;
 use std::sync::Arc;
 use table::{METHODS, Route, decoded_segments, find};
 
+/// Looks for files without a row, as ComfyUI does at its start.
+pub(crate) fn scan_assets(engine: &Engine) {
+    assets::scan(engine, &["models", "input", "output"]);
+}
+
 pub(crate) use information::{memory, model_names};
 
 /// What an engine without partner nodes lets its page do: nothing beyond the engine itself.

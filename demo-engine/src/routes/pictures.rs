@@ -2,6 +2,7 @@
 
 use super::Asked;
 use crate::answer::{self, Refusal};
+use crate::assets::Place;
 use crate::body;
 use crate::files;
 use crate::json::{Json, json};
@@ -19,9 +20,15 @@ pub(super) async fn view(engine: &Engine, asked: &Asked) -> Response {
     let Some(given) = asked.query("filename") else {
         return answer::empty(StatusCode::NOT_FOUND);
     };
-    // A hash names a file of the asset list, of which none is known here.
     if given.starts_with("blake3:") {
-        return answer::empty(StatusCode::NOT_FOUND);
+        let known = engine.assets.lock().with_hash(given).cloned();
+        return match known.and_then(|row| Some((row.name, row.place?.path))) {
+            Some((name, path)) => {
+                let kind = files::kind(&path).unwrap_or("application/octet-stream");
+                active_or_not(&path, &name, kind, asked).await
+            }
+            None => answer::empty(StatusCode::NOT_FOUND),
+        };
     }
     let (name, annotated) = engine.annotated(given);
     if name.is_empty() || name.starts_with('/') || name.contains("..") {
@@ -153,10 +160,44 @@ pub(super) async fn upload_image(engine: &Engine, asked: &Asked, body: Body) -> 
             if !target.there && tokio::fs::write(&target.path, &part.data).await.is_err() {
                 return answer::broken();
             }
-            answer::json(&named(&target))
+            answer::json(&registered(engine, &target))
         }
         Err(refusal) => *refusal,
     }
+}
+
+/// The answer to an upload, with its row in the asset list if there is one.
+fn registered(engine: &Engine, target: &Target) -> Json {
+    let mut answer = named(target);
+    if !engine.options.assets {
+        return answer;
+    }
+    let root = match target.kind.as_str() {
+        "output" => "output",
+        _ => "input",
+    };
+    let below = files::join(
+        Path::new("/"),
+        &format!("{}/{}", target.subfolder, target.name),
+    );
+    let place = Place {
+        root,
+        path: target.path.clone(),
+        name: below.to_string_lossy().trim_start_matches('/').to_owned(),
+    };
+    let mut assets = engine.assets.lock();
+    if let Some(row) = assets.register(place, Some(&target.name), &[root]) {
+        let mut asset = json!({ "id": row.id, "name": row.name });
+        asset.set(
+            "asset_hash",
+            row.hash.as_deref().map_or(Json::Null, Json::from),
+        );
+        asset.set("size", row.size);
+        asset.set("mime_type", row.kind.map_or(Json::Null, Json::from));
+        asset.set("tags", row.tags.clone());
+        answer.set("asset", asset);
+    }
+    answer
 }
 
 pub(super) async fn upload_mask(engine: &Engine, asked: &Asked, body: Body) -> Response {
