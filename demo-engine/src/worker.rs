@@ -36,6 +36,8 @@ pub(crate) fn run(engine: &Arc<Engine>) {
             .take(|remaining| engine.announce_queue(remaining))
         {
             Work::Free { results } => {
+                // Not a word of the original's: tests see by it that a gateway asked for room.
+                engine.say("Unloading all models");
                 if results {
                     kept = Kept::default();
                 }
