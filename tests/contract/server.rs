@@ -85,6 +85,10 @@ impl Server {
         if flags.contains("--enable-manager") {
             command.arg("--enable-manager");
         }
+        // The newer default drops results when memory is short, so what is kept depends on the machine.
+        if flags.contains("--high-ram") {
+            command.arg("--cache-classic");
+        }
         let mut server = Self::start(
             Kind::Real,
             command,
