@@ -1,4 +1,4 @@
-//! The command line of ComfyUI 0.12.1, and our own fault switches beside it.
+//! The command line of ComfyUI 0.33.0, and our own fault switches beside it.
 //!
 //! Unknown flags end with exit code 2, as Python's `argparse` does it: whoever starts an engine finds
 //! out by `--help` which flags it may use, and this engine must not be more forgiving than the original.
@@ -6,11 +6,26 @@
 mod flags;
 
 use crate::faults::{self, Faults};
+use crate::json::Json;
 use flags::{FLAGS, Flag, Takes};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use Takes::{Maybe, Nothing, One, Some as Several};
+use Takes::{Any, Maybe, Nothing, One, Some as Several};
+
+/// Features that can be announced: name, kind, meaning. All of them are off unless they are.
+const FEATURES: &[(&str, &str, &str)] = &[
+    (
+        "show_signin_button",
+        "bool",
+        "Let the page offer to sign in.",
+    ),
+    (
+        "enable_telemetry",
+        "bool",
+        "Tell the page that it may report how it is used.",
+    ),
+];
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
@@ -23,7 +38,16 @@ pub(crate) struct Options {
     pub(crate) temp: PathBuf,
     pub(crate) user: PathBuf,
     pub(crate) front_end: Option<PathBuf>,
+    /// Directory of the models.
+    pub(crate) models: PathBuf,
     pub(crate) max_upload: u64,
+    /// The same as it is announced: a whole number unless the owner set it.
+    pub(crate) announced_upload: Json,
+    /// Features announced besides.
+    pub(crate) features: Vec<(String, Json)>,
+    pub(crate) assets: bool,
+    pub(crate) offline: bool,
+    pub(crate) previews: bool,
     pub(crate) multi_user: bool,
     pub(crate) manager: bool,
     pub(crate) legacy_manager: bool,
@@ -45,6 +69,8 @@ pub(crate) enum Request {
     Help(String),
     /// The process made by the fault `fork-grandchild`.
     Grandchild,
+    /// The features that can be announced.
+    Features(String),
     Refused(String),
 }
 
@@ -56,8 +82,14 @@ pub(crate) fn read(words: &[String], environment: impl Fn(&str) -> Option<String
     if words.iter().any(|word| word == "-h" || word == "--help") {
         return Request::Help(help());
     }
-    match pairs(words).and_then(|pairs| options(words, &pairs, environment)) {
-        Ok(options) => Request::Run(Box::new(options)),
+    let read = pairs(words).and_then(|pairs| {
+        if pairs.iter().any(|pair| pair.0 == "--list-feature-flags") {
+            return Ok(Request::Features(list_of_features()));
+        }
+        options(words, &pairs, environment).map(|options| Request::Run(Box::new(options)))
+    });
+    match read {
+        Ok(request) => request,
         Err(reason) => Request::Refused(format!("{}demo-engine: error: {reason}\n", usage())),
     }
 }
@@ -74,10 +106,23 @@ fn pairs(words: &[String]) -> Result<Vec<Pair>, String> {
             _ => (words[at].as_str(), None),
         };
         at += 1;
-        let Some((flag, _, takes, _)) = find(name)? else {
+        let Some(found) = find(name)? else {
             unknown.push(&words[at - 1]);
             continue;
         };
+        let (flag, takes) = (found.name, found.takes);
+        let rival = |pair: &&Pair| {
+            let other = FLAGS.iter().find(|other| other.name == pair.0);
+            other.is_some_and(|other| {
+                other.group == found.group && other.group != 0 && other.name != flag
+            })
+        };
+        if let Some(rival) = pairs.iter().find(rival) {
+            return Err(format!(
+                "argument {flag}: not allowed with argument {}",
+                rival.0
+            ));
+        }
         let is_value = |word: Option<&String>| word.is_some_and(|word| !word.starts_with("--"));
         match (takes, inline) {
             (Nothing, Some(value)) => {
@@ -106,7 +151,13 @@ fn pairs(words: &[String]) -> Result<Vec<Pair>, String> {
                 pairs.push((flag, Some(words[at].clone())));
                 at += 1;
             }
-            (Several, None) => {
+            (Several, None) if !is_value(words.get(at)) => {
+                return Err(format!("argument {flag}: expected at least one argument"));
+            }
+            (Several | Any, None) => {
+                if takes == Any {
+                    pairs.push((flag, None));
+                }
                 while is_value(words.get(at)) {
                     pairs.push((flag, Some(words[at].clone())));
                     at += 1;
@@ -123,7 +174,7 @@ fn pairs(words: &[String]) -> Result<Vec<Pair>, String> {
 
 /// The flag of that name, or the only one that begins with it.
 fn find(name: &str) -> Result<Option<Flag>, String> {
-    if let Some(flag) = FLAGS.iter().find(|flag| flag.0 == name) {
+    if let Some(flag) = FLAGS.iter().find(|flag| flag.name == name) {
         return Ok(Some(*flag));
     }
     if !name.starts_with("--") || name.len() < 3 {
@@ -131,14 +182,14 @@ fn find(name: &str) -> Result<Option<Flag>, String> {
     }
     let near: Vec<Flag> = FLAGS
         .iter()
-        .filter(|flag| flag.0.starts_with(name))
+        .filter(|flag| flag.name.starts_with(name))
         .copied()
         .collect();
     match near.as_slice() {
         [] => Ok(None),
         [only] => Ok(Some(*only)),
         several => {
-            let names: Vec<&str> = several.iter().map(|flag| flag.0).collect();
+            let names: Vec<&str> = several.iter().map(|flag| flag.name).collect();
             Err(format!(
                 "ambiguous option: {name} could match {}",
                 names.join(", ")
@@ -172,6 +223,18 @@ fn options(
             .map_err(|_| format!("argument --max-upload-size: invalid float value: '{text}'"))?,
         None => 100.0,
     };
+    for flag in ["--front-end-root", "--user-directory", "--models-directory"] {
+        let Some(path) = last(flag) else { continue };
+        if !Path::new(&path).exists() {
+            return Err(format!(
+                "argument {flag}: The path '{path}' does not exist."
+            ));
+        }
+        if !Path::new(&path).is_dir() {
+            return Err(format!("argument {flag}: '{path}' is not a directory."));
+        }
+    }
+    let max_upload = (megabytes * 1024.0 * 1024.0).round();
     let base = match last("--base-directory") {
         Some(path) => absolute(Path::new(&path)),
         None => default_base(),
@@ -209,7 +272,21 @@ fn options(
         front_end: last("--front-end-root")
             .map(|path| absolute(Path::new(&path)))
             .filter(|path| path.is_dir()),
-        max_upload: (megabytes * 1024.0 * 1024.0) as u64,
+        models: directory("--models-directory", "models"),
+        max_upload: max_upload as u64,
+        announced_upload: if given("--max-upload-size") {
+            (megabytes * 1024.0 * 1024.0).into()
+        } else {
+            (max_upload as u64).into()
+        },
+        features: pairs
+            .iter()
+            .filter(|pair| pair.0 == "--feature-flag")
+            .filter_map(|pair| feature(pair.1.as_deref()?))
+            .collect(),
+        assets: given("--enable-assets"),
+        offline: given("--disable-api-nodes"),
+        previews: last("--preview-method").as_deref() != Some("none"),
         multi_user: given("--multi-user"),
         manager: given("--enable-manager") || given("--enable-manager-legacy-ui"),
         legacy_manager: given("--enable-manager-legacy-ui"),
@@ -236,11 +313,40 @@ fn absolute(path: &Path) -> PathBuf {
     crate::files::normalise(&joined)
 }
 
+/// A feature and its value; one that is not what its kind says is dropped.
+fn feature(word: &str) -> Option<(String, Json)> {
+    let (key, value) = word.split_once('=').unwrap_or((word, "true"));
+    let (key, value) = (key.trim(), value.trim());
+    if key.is_empty() {
+        return None;
+    }
+    let known = FEATURES.iter().any(|(name, _, _)| *name == key);
+    let value = match (known, value.to_ascii_lowercase().as_str()) {
+        (true, "true") => Json::Bool(true),
+        (true, "false") => Json::Bool(false),
+        (true, _) => return None,
+        (false, _) => value.into(),
+    };
+    Some((key.to_owned(), value))
+}
+
+fn list_of_features() -> String {
+    let features = FEATURES.iter().map(|(name, kind, meaning)| {
+        let about = serde_json::json!({ "type": kind, "default": false, "description": meaning });
+        ((*name).to_owned(), about)
+    });
+    let all = serde_json::Value::Object(features.collect());
+    format!("{all:#}\n")
+}
+
 fn usage() -> String {
     let mut out = String::from("usage: demo-engine [-h]");
     let mut column = out.len();
-    for flag in FLAGS {
-        let word = format!("[{}]", with_value(flag));
+    // Flags that exclude each other stand in one pair of brackets, as argparse writes them.
+    let same = |a: &Flag, b: &Flag| a.group != 0 && a.group == b.group;
+    for group in FLAGS.chunk_by(same) {
+        let names: Vec<String> = group.iter().map(with_value).collect();
+        let word = format!("[{}]", names.join(" | "));
         if column + word.len() > 78 {
             out.push_str("\n                  ");
             column = 18;
@@ -253,12 +359,16 @@ fn usage() -> String {
     out
 }
 
-fn with_value((flag, value, takes, _): &Flag) -> String {
+fn with_value(flag: &Flag) -> String {
+    let Flag {
+        name, value, takes, ..
+    } = flag;
     match takes {
-        Nothing => (*flag).to_owned(),
-        Maybe(_) => format!("{flag} [{value}]"),
-        One => format!("{flag} {value}"),
-        Several => format!("{flag} {value} [{value} ...]"),
+        Nothing => (*name).to_owned(),
+        Maybe(_) => format!("{name} [{value}]"),
+        One => format!("{name} {value}"),
+        Several => format!("{name} {value} [{value} ...]"),
+        Any => format!("{name} [{value} ...]"),
     }
 }
 
@@ -268,9 +378,13 @@ fn help() -> String {
     for flag in FLAGS {
         let name = with_value(flag);
         if name.len() > 20 {
-            let _ = writeln!(out, "  {name}\n                        {}", flag.3);
+            let _ = writeln!(
+                out,
+                "  {name}\n                        {}",
+                flag.explanation
+            );
         } else {
-            let _ = writeln!(out, "  {name:20}  {}", flag.3);
+            let _ = writeln!(out, "  {name:20}  {}", flag.explanation);
         }
     }
     out.push_str(
@@ -304,11 +418,37 @@ mod tests {
             ("--listen=::1 --port=4 --cpu", "::1", 4),
             ("--multi --enable-cors --por 5", "127.0.0.1", 5),
             ("--fast a b --port 6", "127.0.0.1", 6),
+            ("--cache-ram --verbose DEBUG a.log --port 7", "127.0.0.1", 7),
         ] {
             assert!(
                 matches!(run(line), Request::Run(options) if options.listen[0] == listen && options.port == port),
                 "{line}"
             );
+        }
+    }
+
+    #[test]
+    fn lists_features_and_ends() {
+        assert!(matches!(
+            run("--port 3 --list-feature-flags"),
+            Request::Features(text) if text.contains("show_signin_button")
+        ));
+    }
+
+    #[test]
+    fn announces_features() {
+        for (line, expected) in [
+            ("--feature-flag show_signin_button", Some("true")),
+            ("--feature-flag show_signin_button=FALSE", Some("false")),
+            ("--feature-flag show_signin_button=yes", None),
+            ("--feature-flag of_a_pack=1", Some("\"1\"")),
+        ] {
+            let Request::Run(options) = run(line) else {
+                assert!(expected.is_none(), "{line}");
+                continue;
+            };
+            let value = options.features.first().map(|(_, value)| value.dump());
+            assert_eq!(value.as_deref(), expected, "{line}");
         }
     }
 
@@ -321,6 +461,18 @@ mod tests {
             ("--port x", "argument --port: invalid int value: 'x'"),
             ("--cpu=1", "argument --cpu: ignored explicit argument '1'"),
             ("--enable", "ambiguous option: --enable could match"),
+            ("--normalvram", "unrecognized arguments: --normalvram"),
+            ("--disable-ipex-optimize", "unrecognized arguments"),
+            ("--disable-assets-autoscan", "unrecognized arguments"),
+            (
+                "--extra-model-paths-config",
+                "expected at least one argument",
+            ),
+            ("--models-directory /nowhere/at/all", "does not exist"),
+            (
+                "--cache-none --cache-lru 3",
+                "argument --cache-lru: not allowed with argument --cache-none",
+            ),
             ("--fault nonsense", "unknown fault"),
         ] {
             assert!(

@@ -47,6 +47,29 @@ pub(crate) fn join(base: &Path, rest: &str) -> PathBuf {
     normalise(&base.join(rest))
 }
 
+/// Whether a path leads to a place inside of a directory when all links are followed. A NUL leads nowhere.
+pub(crate) fn is_within(directory: &Path, path: &Path) -> bool {
+    let has_nul = path.as_os_str().as_encoded_bytes().contains(&0);
+    !has_nul && real_path(path).starts_with(real_path(directory))
+}
+
+/// `os.path.realpath`: links are followed as far as there are files.
+fn real_path(path: &Path) -> PathBuf {
+    let path = normalise(path);
+    let mut rest = Vec::new();
+    let mut known = path.as_path();
+    loop {
+        if let Ok(real) = std::fs::canonicalize(known) {
+            return rest.iter().rev().fold(real, |real, part| real.join(part));
+        }
+        let (Some(parent), Some(name)) = (known.parent(), known.file_name()) else {
+            return path;
+        };
+        rest.push(name);
+        known = parent;
+    }
+}
+
 /// `os.path.basename`. On Windows a drive ends a folder too, else `C:\x` would lead away.
 pub(crate) fn base_name(name: &str) -> &str {
     let ends_folder = |letter: char| letter == '/' || cfg!(windows) && matches!(letter, '\\' | ':');
@@ -93,10 +116,26 @@ pub(crate) fn kind(path: &Path) -> Option<&'static str> {
         "webp" => "image/webp",
         "woff" => "font/woff",
         "woff2" => "font/woff2",
+        "xhtml" => "application/xhtml+xml",
+        "mht" | "mhtml" => "message/rfc822",
         "xml" => "text/xml",
         "zip" => "application/zip",
         _ => return None,
     })
+}
+
+/// Whether a browser may run or lay out a type: pages, scripts, styles and everything made of XML.
+pub(crate) fn is_active(kind: &str) -> bool {
+    matches!(
+        kind,
+        "text/html"
+            | "application/xhtml+xml"
+            | "text/javascript"
+            | "application/javascript"
+            | "text/css"
+            | "message/rfc822"
+    ) || kind.ends_with("+xml")
+        || kind.ends_with("/xml")
 }
 
 /// Where an answer's bytes come from.

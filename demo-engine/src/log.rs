@@ -11,6 +11,24 @@ const KEPT: usize = 300;
 const STAMP: &[BorrowedFormatItem<'static>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]");
 
+/// How much a line matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    Info,
+    Warning,
+    Error,
+}
+
+impl Level {
+    fn tag(self) -> &'static str {
+        match self {
+            Self::Info => "\u{1b}[32m[INFO]\u{1b}[0m ",
+            Self::Warning => "\u{1b}[1m\u{1b}[33m[WARNING]\u{1b}[0m ",
+            Self::Error => "\u{1b}[1m\u{1b}[31m[ERROR]\u{1b}[0m ",
+        }
+    }
+}
+
 /// One printed piece.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
@@ -37,11 +55,11 @@ impl Log {
         }
     }
 
-    /// Prints a line and keeps it.
-    pub(crate) fn line(&self, text: &str) -> Entry {
+    /// Prints a line and keeps it. The level stands before it in colour, whether there is a terminal or not.
+    pub(crate) fn line(&self, level: Level, text: &str) -> Entry {
         let entry = Entry {
             at: stamp(),
-            text: format!("{text}\n"),
+            text: format!("{}{text}\n", level.tag()),
         };
         let mut entries = self.entries.lock();
         // A closed pipe must not end the engine.

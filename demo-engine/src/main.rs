@@ -1,5 +1,5 @@
 //! A small ComfyUI look-alike that makes real pictures: the demo mode of Sentinel, and the engine its tests
-//! run against. The interface is that of ComfyUI 0.12.1, weaknesses included, because what stands in front
+//! run against. The interface is that of ComfyUI 0.33.0, weaknesses included, because what stands in front
 //! of it has to deal with them.
 
 mod answer;
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     match command_line::read(&words, |name| std::env::var(name).ok()) {
         Request::Run(options) => run::engine(*options),
         Request::Grandchild => run::grandchild(),
-        Request::Help(text) => {
+        Request::Help(text) | Request::Features(text) => {
             let _ = std::io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }

@@ -51,6 +51,14 @@ impl Form {
         self.parts.iter().find(|part| part.name == name)
     }
 
+    /// The texts of all parts of that name; what is no text is left out.
+    pub(crate) fn texts<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.parts
+            .iter()
+            .filter(move |part| part.name == name)
+            .filter_map(|part| std::str::from_utf8(&part.data).ok())
+    }
+
     /// The text of a part; `Err` where Python fails to decode it.
     pub(crate) fn text(&self, name: &str) -> Result<Option<&str>, std::str::Utf8Error> {
         self.get(name)

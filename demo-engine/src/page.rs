@@ -13,11 +13,19 @@ pub(crate) const SCRIPT: &str = include_str!("page/page.js");
 
 /// A file of the template list; its type comes from its name.
 pub(crate) fn template(name: &str) -> Option<&'static [u8]> {
-    static THUMBNAIL: OnceLock<Vec<u8>> = OnceLock::new();
+    static THUMBNAILS: [OnceLock<Vec<u8>>; 2] = [const { OnceLock::new() }; 2];
+    let thumbnail = |index: usize, words: &str| -> &'static [u8] {
+        THUMBNAILS[index].get_or_init(|| nodes::thumbnail(words))
+    };
     match name {
         "templates/index.json" => Some(include_bytes!("page/templates/index.json")),
         "templates/demo-picture.json" => Some(include_bytes!("page/templates/demo-picture.json")),
-        "templates/demo-picture-1.webp" => Some(THUMBNAIL.get_or_init(nodes::thumbnail)),
+        "templates/demo-picture-1.webp" => Some(thumbnail(0, "a calm evening by the sea")),
+        "templates/real-comfyui.json" => Some(include_bytes!("page/templates/real-comfyui.json")),
+        "templates/real-comfyui-1.webp" => Some(thumbnail(
+            1,
+            "purple galaxy in a glass bottle, mountain scenery",
+        )),
         _ => None,
     }
 }

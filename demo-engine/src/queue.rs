@@ -175,11 +175,17 @@ impl Queue {
     }
 
     pub(crate) fn is_running(&self, id: &str) -> bool {
-        self.inner
-            .lock()
-            .running
-            .as_ref()
-            .is_some_and(|item| item.id == id)
+        self.if_running(id, || {})
+    }
+
+    /// Does something about the running prompt, if it has that id, before another one can take its place.
+    pub(crate) fn if_running(&self, id: &str, act: impl FnOnce()) -> bool {
+        let inner = self.inner.lock();
+        let runs = inner.running.as_ref().is_some_and(|item| item.id == id);
+        if runs {
+            act();
+        }
+        runs
     }
 
     /// Drops all waiting prompts.
@@ -189,11 +195,11 @@ impl Queue {
         tell(inner.remaining());
     }
 
-    /// Drops one waiting prompt.
-    pub(crate) fn delete(&self, id: &str, tell: impl FnOnce(usize)) {
+    /// Drops one waiting prompt; `false` if there is none of that id.
+    pub(crate) fn delete(&self, id: &str, tell: impl FnOnce(usize)) -> bool {
         let mut inner = self.inner.lock();
         let Some(index) = inner.heap.iter().position(|item| item.id == id) else {
-            return;
+            return false;
         };
         inner.heap.remove(index);
         // Python's heapify; a failing comparison leaves the rest as it is.
@@ -203,6 +209,7 @@ impl Queue {
             }
         }
         tell(inner.remaining());
+        true
     }
 
     pub(crate) fn history(&self) -> Vec<(String, Arc<Finished>)> {

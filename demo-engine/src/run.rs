@@ -61,7 +61,11 @@ async fn serve(engine: Arc<Engine>) -> ExitCode {
             Err(_) if !listeners.is_empty() => {}
             Err(error) => {
                 let port = engine.options.port;
-                engine.say(&format!("[Errno 98] error while attempting to bind on address ('{address}', {port}): {error}"));
+                if error.kind() == std::io::ErrorKind::AddrInUse {
+                    engine.fail(&format!("Port {port} is already in use on address {address}. Please close the other application or use a different port with --port."));
+                } else {
+                    engine.fail(&format!("[Errno 98] error while attempting to bind on address ('{address}', {port}): {error}"));
+                }
                 return ExitCode::from(NOT_BOUND);
             }
         }
@@ -72,6 +76,9 @@ async fn serve(engine: Arc<Engine>) -> ExitCode {
         .spawn(move || worker::run(&worker));
     if started.is_err() {
         return ExitCode::FAILURE;
+    }
+    if engine.options.assets {
+        routes::scan_assets(&engine);
     }
     engine.say("Starting server\n");
     let app = Router::new()
@@ -122,7 +129,7 @@ fn prepare(engine: &Engine) {
     engine.say("pytorch version: none (demo engine)");
     engine.say("Set vram state to: DISABLED");
     engine.say("Device: cpu");
-    engine.say("ComfyUI version: 0.12.1 (demo engine)");
+    engine.say("ComfyUI version: 0.33.0 (demo engine)");
     let root = options
         .front_end
         .as_ref()

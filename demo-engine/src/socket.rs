@@ -150,14 +150,22 @@ impl Sockets {
 pub(crate) fn features(engine: &Engine) -> Json {
     let mut features = json!({
         "supports_preview_metadata": true,
-        "max_upload_size": engine.options.max_upload,
+        "supports_model_type_tags": true,
     });
+    features.set("max_upload_size", engine.options.announced_upload.clone());
     let manager = if engine.options.manager {
         json!({ "manager": { "supports_v4": true, "supports_csrf_post": true } })
     } else {
         json!({ "manager": { "supports_v4": true } })
     };
     features.set("extension", manager);
+    features.set("node_replacements", true);
+    features.set("assets", engine.options.assets);
+    for (name, value) in &engine.options.features {
+        if features.get(name).is_none() {
+            features.set(name, value.clone());
+        }
+    }
     features
 }
 
@@ -213,7 +221,7 @@ fn greet(engine: &Engine, client: &str) {
 /// Only the first message may carry the client's flags; all else is ignored.
 fn hear(engine: &Engine, client: &str, text: &str, first: bool) {
     let Ok(message) = Json::parse(text) else {
-        engine.say(&format!(
+        engine.warn(&format!(
             "Invalid JSON received from client {client}: {text}"
         ));
         return;

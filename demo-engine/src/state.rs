@@ -2,8 +2,9 @@
 
 use crate::assets::Assets;
 use crate::command_line::Options;
+use crate::files;
 use crate::json::{Json, json};
-use crate::log::Log;
+use crate::log::{Level, Log};
 use crate::queue::Queue;
 use crate::socket::Sockets;
 use crate::userdata::Users;
@@ -50,7 +51,21 @@ impl Engine {
 
     /// Prints a line and passes it to the subscribed clients.
     pub(crate) fn say(&self, text: &str) {
-        let entry = self.log.line(text);
+        self.log(Level::Info, text);
+    }
+
+    /// The same for what is odd.
+    pub(crate) fn warn(&self, text: &str) {
+        self.log(Level::Warning, text);
+    }
+
+    /// The same for what is wrong.
+    pub(crate) fn fail(&self, text: &str) {
+        self.log(Level::Error, text);
+    }
+
+    fn log(&self, level: Level, text: &str) {
+        let entry = self.log.line(level, text);
         for client in self.log.subscribers() {
             let data = json!({ "entries": [{ "t": entry.at, "m": entry.text }], "size": null });
             self.sockets.send("logs", &data, Some(&Json::Text(client)));
@@ -86,10 +101,13 @@ impl Engine {
         (name, None)
     }
 
-    /// Where a load node looks for a name: nothing keeps it inside the directory.
-    pub(crate) fn load_path(&self, name: &str) -> PathBuf {
+    /// Where a load node looks for a name; `None` if that is outside of the directory, links followed. With
+    /// the fault `unchecked-paths` nothing keeps it inside, as in ComfyUI before 2026.
+    pub(crate) fn load_path(&self, name: &str) -> Option<PathBuf> {
         let (rest, directory) = self.annotated(name);
-        directory.unwrap_or(&self.options.input).join(rest)
+        let directory = directory.unwrap_or(&self.options.input);
+        let path = directory.join(rest);
+        (self.options.faults.unchecked_paths || files::is_within(directory, &path)).then_some(path)
     }
 
     pub(crate) fn interrupted(&self) -> bool {

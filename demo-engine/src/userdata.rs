@@ -152,12 +152,13 @@ pub(crate) fn information(path: &Path, shown: &str) -> Json {
     let metadata = std::fs::metadata(path).ok();
     let mut information = json!({ "path": shown });
     information.set("size", metadata.as_ref().map_or(0, std::fs::Metadata::len));
+    let milliseconds = |time| (files::seconds(time) * 1000.0) as u64;
     let modified = metadata
         .as_ref()
-        .map_or(0.0, |metadata| files::seconds(metadata.modified()));
+        .map_or(0, |metadata| milliseconds(metadata.modified()));
     let created = metadata
         .as_ref()
-        .map_or(modified, |metadata| files::seconds(metadata.created()));
+        .map_or(modified, |metadata| milliseconds(metadata.created()));
     information.set("modified", modified);
     information.set("created", created);
     information

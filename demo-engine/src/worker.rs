@@ -1,5 +1,6 @@
 //! The thread that runs prompts one after the other, and the order in which it tells about it.
 
+use crate::assets::Place;
 use crate::graph::{self, order::Pending, signature::Signatures};
 use crate::json::{Json, json};
 use crate::nodes::catalogue::Catalogue;
@@ -19,7 +20,8 @@ const LETTERS: &[u8] = b"abcdefghijklmnopqrstupvxyz";
 /// What is kept from one prompt to the next.
 #[derive(Debug, Default)]
 struct Kept {
-    /// Results by signature, of the nodes of the last prompt only.
+    /// Results by signature, of the nodes of the last prompt only. The original keeps those of former prompts
+    /// too while more memory is free than most machines have.
     results: HashMap<String, Outcome>,
     /// Five letters by node id and class, as long as each prompt has that node again.
     prefixes: HashMap<(String, String), String>,
@@ -34,6 +36,7 @@ pub(crate) fn run(engine: &Arc<Engine>) {
             .take(|remaining| engine.announce_queue(remaining))
         {
             Work::Free { results } => {
+                // Not a word of the original's: tests see by it that a gateway asked for room.
                 engine.say("Unloading all models");
                 if results {
                     kept = Kept::default();
@@ -94,7 +97,7 @@ fn prompt(engine: &Engine, item: Arc<Item>, kept: &mut Kept) {
         engine.sockets.send("executing", &data, client.as_ref());
     }
     engine.say(&format!(
-        "Prompt executed in {:.2} seconds",
+        "\u{1b}[32mPrompt executed in {:.2} seconds\u{1b}[0m",
         started.elapsed().as_secs_f64()
     ));
     if !engine.options.cache {
@@ -188,9 +191,9 @@ impl Job<'_> {
         true
     }
 
-    /// Tells a cached node's result, but only to a client: without one nothing is listed.
+    /// Tells a cached node's result once more.
     fn show_again(&mut self, node: &str, outcome: &Outcome) {
-        if let (Some(ui), true) = (&outcome.ui, self.client.is_some()) {
+        if let Some(ui) = &outcome.ui {
             self.shown(node, ui);
         }
         self.progress.push(Progress {
@@ -214,6 +217,40 @@ impl Job<'_> {
             node,
             json!({ "node_id": node, "display_node": node, "parent_node": null, "real_node_id": node }),
         );
+    }
+
+    /// Gives every file that was made a row in the asset list, and its id to the entry.
+    fn register(&self, ui: &mut Json) {
+        let Json::Object(kinds) = ui else { return };
+        for (_, items) in kinds {
+            let Json::List(items) = items else { continue };
+            for item in items {
+                let text = |name: &str| item.get(name).and_then(Json::as_str).unwrap_or_default();
+                let root = match text("type") {
+                    "output" => "output",
+                    "temp" => "temp",
+                    _ => continue,
+                };
+                let Some(directory) = self.engine.directory(root) else {
+                    continue;
+                };
+                let below = [text("subfolder"), text("filename")].join("/");
+                let below = below.trim_start_matches('/').to_owned();
+                let place = Place {
+                    root,
+                    path: directory.join(&below),
+                    name: below,
+                };
+                let mut assets = self.engine.assets.lock();
+                if let Some(row) = assets.register(place, None, &[root]) {
+                    row.job = Some(self.item.id.clone());
+                    // Files of jobs are hashed only when the owner asks for it.
+                    row.hash = None;
+                    let id = row.id.clone();
+                    item.set("id", id);
+                }
+            }
+        }
     }
 
     fn node(
@@ -255,9 +292,14 @@ impl Job<'_> {
             prompt,
             extra_pnginfo: item.extra.get("extra_pnginfo"),
             prefix: &prefix,
+            previews: self.engine.options.previews
+                && item.extra.get("preview_method").and_then(Json::as_str) != Some("none"),
             reporter: &mut Steps { job: self, node },
         };
-        let outcome = nodes::run(&mut call, class).map_err(|failure| (failure, shown))?;
+        let mut outcome = nodes::run(&mut call, class).map_err(|failure| (failure, shown))?;
+        if let (Some(ui), true) = (&mut outcome.ui, self.engine.options.assets) {
+            self.register(ui);
+        }
         if let Some(ui) = &outcome.ui {
             self.shown(node, ui);
         }
@@ -283,9 +325,9 @@ impl Job<'_> {
             return;
         };
         self.engine
-            .say(&format!("!!! Exception during processing !!! {text}"));
+            .fail(&format!("!!! Exception during processing !!! {text}"));
         let trace = format!("  File \"demo-engine\", node {node}, in {class}\n");
-        self.engine.say(&format!(
+        self.engine.fail(&format!(
             "Traceback (most recent call last):\n{trace}{kind}: {text}\n"
         ));
         data.set("exception_message", format!("{text}\n"));
@@ -315,6 +357,8 @@ impl Job<'_> {
                     }
                     Value::Plain(value) => value.clone(),
                     Value::Images(_) | Value::Mask(_) => "tensor([[[[...]]]])".into(),
+                    Value::Words(words) => words.as_str().into(),
+                    Value::Model | Value::Latent(_) => "<demo>".into(),
                 })
                 .collect();
             shown.set(name, list);

@@ -1,11 +1,19 @@
 import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, describe, test } from "node:test";
 import { assertNoProblems, openBrowser, signIn } from "./support/browser.mjs";
-import { admin, frontEnd, startSentinel } from "./support/sentinel.mjs";
+import { admin, frontEnd, newestFrontEnd, startSentinel } from "./support/sentinel.mjs";
 
-const skip = frontEnd ? false : "needs ComfyUI's own front end: DEMO_ENGINE_FRONT_END names its folder";
+const versions = [
+  ["as the demo engine's model has it", frontEnd, "DEMO_ENGINE_FRONT_END"],
+  ["in its newest version", newestFrontEnd, "DEMO_ENGINE_FRONT_END_NEWEST"],
+];
 
-describe("ComfyUI's own page", { skip }, () => {
+for (const [version, folder, variable] of versions) {
+  const skip = folder ? false : `needs ComfyUI's own front end: ${variable} names its folder`;
+  describe(`ComfyUI's own page ${version}`, { skip }, () => onPage(folder));
+}
+
+function onPage(folder) {
   let browser;
   let sentinel;
   let page;
@@ -14,7 +22,7 @@ describe("ComfyUI's own page", { skip }, () => {
   });
   after(() => browser?.close());
   beforeEach(async () => {
-    sentinel = await startSentinel();
+    sentinel = await startSentinel([], undefined, [], folder);
     await sentinel.register();
     await sentinel.untilEngineIsReady(await sentinel.signIn());
     page = await browser.page(sentinel);
@@ -49,6 +57,51 @@ describe("ComfyUI's own page", { skip }, () => {
       return [image.naturalWidth, image.naturalHeight];
     }, picture.url());
     assert.deepEqual(size, [768, 512]);
+  });
+
+  test("its default workflow runs at once, with pictures on the way", async () => {
+    // ComfyUI opens it for whoever has been here before.
+    await page.evaluate(async () => {
+      await fetch("/api/settings", {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ "Comfy.TutorialCompleted": true }),
+      });
+      localStorage.clear();
+      sessionStorage.clear();
+    });
+    await page.goto("about:blank");
+    const socket = page.waitForEvent("websocket", (opened) => opened.url().includes("/ws"));
+    await page.goto(sentinel.address);
+    const previews = [];
+    (await socket).on("framereceived", ({ payload }) => {
+      if (typeof payload !== "string") previews.push(payload.readUInt32BE(0));
+    });
+    const taken = page.waitForResponse((answer) => /\/prompt$/.test(answer.url()));
+    const shown = page.waitForResponse((answer) => /\/view\?.*type=output/.test(answer.url()));
+    await page.getByTestId("queue-button").waitFor();
+    await page.waitForFunction(() => globalThis.app?.graph?.nodes?.length > 0);
+    await page.getByTestId("queue-button").click();
+    const answer = await taken;
+    assert.equal(answer.status(), 200, await answer.text());
+    const { prompt } = answer.request().postDataJSON();
+    const classes = Object.values(prompt).map((node) => node.class_type);
+    for (const name of ["KSampler", "VAEDecode", "SaveImage"]) assert.ok(classes.includes(name), name);
+    assert.match((await shown).headers()["content-type"], /^image\//);
+    assert.ok(previews.length > 0, "no picture came on the way");
+    assert.deepEqual(new Set(previews), new Set([4]));
+    assert.equal(await page.getByTestId("error-overlay").count(), 0);
+  });
+
+  test("the first template says how to use a real ComfyUI, and runs", async () => {
+    await page.getByRole("button", { name: "Templates" }).first().click();
+    const popular = page.getByText("Popular", { exact: true }).first();
+    await popular.click();
+    await page.getByTestId("template-workflow-real-comfyui").click();
+    await page.getByText("Sentinel found no ComfyUI").first().waitFor({ state: "attached" });
+    const shown = page.waitForResponse((answer) => /\/view\?.*type=output/.test(answer.url()));
+    await page.getByTestId("queue-button").click();
+    assert.equal((await shown).status(), 200);
   });
 
   test("has the menu, also for the keyboard", async () => {
@@ -107,4 +160,4 @@ describe("ComfyUI's own page", { skip }, () => {
     await page.reload();
     await page.waitForURL("**/login**");
   });
-});
+}

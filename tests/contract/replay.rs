@@ -1,16 +1,22 @@
 //! Replays a recorded file, exchange by exchange.
 
 use crate::compare::{Comparison, Names};
+use crate::record;
 use crate::requests;
 use crate::scene;
 use crate::server::{Server, close};
 use crate::wire::{self, Answer};
 use anyhow::{Context as _, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Answers that depend on a job are asked for again until they fit, this long.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// The same while recording, where an answer that never fits is news and not a fault: for what a finished job
+/// leaves, and for what changes while the next job already runs.
+const PATIENCE_FINISHED: Duration = Duration::from_secs(2);
+const PATIENCE_RUNNING: Duration = Duration::from_millis(250);
 /// Headers that have to be the same.
 const SAME_HEADERS: &[&str] = &[
     "content-type",
@@ -40,6 +46,8 @@ pub(crate) struct Replay<'a> {
     pub(crate) names: Names,
     pub(crate) file: String,
     pub(crate) outcome: Outcome,
+    /// New exchanges by their place, while recording.
+    pub(crate) made: Option<BTreeMap<usize, Value>>,
     /// The last body, for what is looked at inside it.
     last: Vec<u8>,
 }
@@ -53,7 +61,15 @@ impl<'a> Replay<'a> {
             names,
             file: String::new(),
             outcome: Outcome::default(),
+            made: None,
             last: Vec::new(),
+        }
+    }
+
+    /// Keeps a new exchange, while recording.
+    pub(crate) fn keep(&mut self, index: usize, exchange: impl FnOnce() -> Value) {
+        if let Some(made) = &mut self.made {
+            made.insert(index, exchange());
         }
     }
 
@@ -99,9 +115,11 @@ impl<'a> Replay<'a> {
             return self.raw(index, exchange).await;
         }
         if let Some(snippet) = exchange["snippet"].as_str() {
+            self.keep(index, || exchange.clone());
             return self.snippet(index, snippet).await;
         }
         if exchange.get("text").is_some() {
+            self.keep(index, || exchange.clone());
             return self.texts(index, exchange);
         }
         let request = &exchange["request"];
@@ -131,9 +149,25 @@ impl<'a> Replay<'a> {
             };
             compare(&mut comparison, &exchange["response"], &answer);
             let (differences, used) = (comparison.differences, comparison.used);
-            if differences.is_empty() || !repeatable || started.elapsed() > PATIENCE || !waits(path)
-            {
+            let recording = self.made.is_some();
+            let (patience, fits) = if recording {
+                let news = |text: &String| text.contains("recorded nothing, got");
+                let finished = path.starts_with("/history") || path.starts_with("/view");
+                let patience = if finished {
+                    PATIENCE_FINISHED
+                } else {
+                    PATIENCE_RUNNING
+                };
+                (patience, differences.iter().all(news))
+            } else {
+                (PATIENCE, differences.is_empty())
+            };
+            if fits || !repeatable || started.elapsed() > patience || !waits(path) {
                 self.names = names;
+                if recording {
+                    let made = record::exchange(&self.renamed(exchange), &answer, self.server);
+                    self.keep(index, || made);
+                }
                 self.last = answer.body;
                 self.report(index, exchange, differences);
                 self.outcome.used.extend(used);
@@ -233,8 +267,11 @@ impl<'a> Replay<'a> {
         };
         let line = exchange["status_line"].as_str().unwrap_or_default();
         let status: u16 = line.split(' ').nth(1).unwrap_or_default().parse()?;
+        let mut made = exchange.clone();
         match answer {
             Ok(answer) => {
+                made["status_line"] = json!(format!("HTTP/1.1 {}", answer.status));
+                made["body_len"] = json!(answer.wire_length);
                 comparison.plain("status", &status, &answer.status);
                 let length = exchange["body_len"].as_u64().unwrap_or(0);
                 comparison.plain("length", &length, &(answer.wire_length as u64));
@@ -242,6 +279,7 @@ impl<'a> Replay<'a> {
             Err(error) => comparison.plain("status", &status.to_string(), &error.to_string()),
         }
         let (differences, used) = (comparison.differences, comparison.used);
+        self.keep(index, || made);
         self.report(index, exchange, differences);
         self.outcome.used.extend(used);
         Ok(())
@@ -370,6 +408,10 @@ fn body(comparison: &mut Comparison<'_>, recorded: &Value, answer: &Answer) {
         _ if kind.starts_with("application/json") && !answer.body.is_empty() => {
             match serde_json::from_slice::<Value>(&answer.body) {
                 Ok(live) => comparison.json("body", recorded, &live),
+                Err(_) if recorded.is_string() => {
+                    let recorded = recorded.as_str().unwrap_or_default();
+                    comparison.text("body", recorded, &String::from_utf8_lossy(&answer.body));
+                }
                 Err(error) => comparison
                     .differences
                     .push(format!("body: not JSON: {error}")),

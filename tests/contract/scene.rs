@@ -2,6 +2,7 @@
 //! what each socket hears.
 
 use crate::compare::Comparison;
+use crate::record;
 use crate::replay::Replay;
 use anyhow::{Context as _, Result};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -18,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(6);
 const SILENCE: Duration = Duration::from_millis(150);
 
 type Heard = Arc<Mutex<Vec<Value>>>;
+/// Everything that happens on all sockets of a scene, in its order, with the milliseconds since its start.
+type Written = Arc<Mutex<Vec<Value>>>;
 
 struct Socket {
     commands: mpsc::UnboundedSender<Message>,
@@ -55,6 +58,8 @@ pub(crate) async fn play(
     let mut heard: HashMap<String, Vec<Value>> = HashMap::new();
     let (mut closed, mut busy) = (0, false);
     let start = Instant::now();
+    let written = Written::default();
+    let write = |mut entry: Value| note(&written, start, &mut entry);
     // What does not need a socket to listen, such as the first request of a theme, goes first.
     for entry in log {
         let Some(name) = entry["socket"].as_str() else {
@@ -64,9 +69,17 @@ pub(crate) async fn play(
         match (entry["event"].as_str(), entry["dir"].as_str()) {
             (Some("open"), _) => {
                 tokio::time::sleep(due.saturating_sub(start.elapsed())).await;
+                write(entry.clone());
                 let query = entry["url_query"].as_str().unwrap_or_default();
-                let socket =
-                    open(replay.server.port, through_api, &replay.names.apply(query)).await?;
+                let socket = open(
+                    replay.server.port,
+                    through_api,
+                    &replay.names.apply(query),
+                    name,
+                    start,
+                    &written,
+                )
+                .await?;
                 sockets.insert(name.to_owned(), socket);
             }
             (Some("closed"), _) => {
@@ -80,6 +93,7 @@ pub(crate) async fn play(
                 }
                 tokio::time::sleep(due.saturating_sub(start.elapsed())).await;
                 if let Some(socket) = sockets.remove(name) {
+                    write(entry.clone());
                     wait(&socket).await;
                     tokio::time::sleep(SILENCE).await;
                     heard.insert(name.to_owned(), take(&socket));
@@ -90,6 +104,7 @@ pub(crate) async fn play(
             (_, Some("client->server")) => {
                 if let Some(socket) = sockets.get(name) {
                     wait(socket).await;
+                    write(entry.clone());
                     let text = match &entry["data"] {
                         Value::String(text) => text.clone(),
                         other => other.to_string(),
@@ -120,8 +135,20 @@ pub(crate) async fn play(
         }
     }
     compare(replay, last, &recorded, &heard);
+    let log = written.lock().map(|log| log.clone()).unwrap_or_default();
+    let made = json!({ "note": exchanges[last]["note"], "ws_log": log });
+    let made = record::neutral(&record::without_traceback(&made), replay.server);
+    replay.keep(last, || made);
     replay.outcome.exchanges += 1;
     Ok(())
+}
+
+/// Writes down what happened, in the form of the recordings.
+fn note(written: &Written, start: Instant, entry: &mut Value) {
+    entry["t"] = json!(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX));
+    if let Ok(mut log) = written.lock() {
+        log.push(entry.clone());
+    }
 }
 
 /// Why requests are sent now.
@@ -143,7 +170,9 @@ fn cue(entry: &Value, busy: bool) -> Option<Cue> {
         }
         "logs" => {
             let text = data["entries"][0]["m"].as_str()?;
-            text.starts_with("got prompt").then_some(Cue::Prompt)
+            untagged(text)
+                .starts_with("got prompt")
+                .then_some(Cue::Prompt)
         }
         "execution_interrupted" => Some(Cue::Interrupt),
         _ => None,
@@ -191,7 +220,14 @@ fn unrecorded(file: &str, index: usize, log: &[Value]) -> Result<Vec<Value>> {
         .unwrap_or_default())
 }
 
-async fn open(port: u16, through_api: bool, query: &str) -> Result<Socket> {
+async fn open(
+    port: u16,
+    through_api: bool,
+    query: &str,
+    name: &str,
+    start: Instant,
+    written: &Written,
+) -> Result<Socket> {
     let path = if through_api { "api/ws" } else { "ws" };
     let url = format!(
         "ws://127.0.0.1:{port}/{path}{}{query}",
@@ -204,6 +240,7 @@ async fn open(port: u16, through_api: bool, query: &str) -> Result<Socket> {
     let (commands, mut receiver) = mpsc::unbounded_channel::<Message>();
     let heard = Heard::default();
     let store = Arc::clone(&heard);
+    let (name, written) = (name.to_owned(), Arc::clone(written));
     tokio::spawn(async move {
         loop {
             tokio::select! {
@@ -213,6 +250,10 @@ async fn open(port: u16, through_api: bool, query: &str) -> Result<Socket> {
                 },
                 message = stream.next() => match message {
                     Some(Ok(message)) => if let (Some(value), Ok(mut heard)) = (decode(&message), store.lock()) {
+                        let mut entry = json!({ "t": 0, "socket": name, "dir": "server->client" });
+                        entry["kind"] = value["kind"].clone();
+                        entry["data"] = value["data"].clone();
+                        note(&written, start, &mut entry);
                         heard.push(value);
                     },
                     _ => break,
@@ -374,6 +415,21 @@ fn compare(
     }
 }
 
+/// A line of the log without colours and without the level that newer versions put before it.
+fn untagged(text: &str) -> String {
+    let mut plain = String::new();
+    let mut parts = text.split('\u{1b}');
+    plain.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        plain.push_str(part.split_once('m').map_or(part, |(_, rest)| rest));
+    }
+    let level = plain
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once("] "))
+        .filter(|(level, _)| level.bytes().all(|byte| byte.is_ascii_uppercase()));
+    level.map_or_else(|| plain.clone(), |(_, rest)| rest.to_owned())
+}
+
 /// What a message is, in a word; log lines and states say which.
 fn kind(message: &Value) -> String {
     match message["data"]["type"].as_str() {
@@ -381,7 +437,7 @@ fn kind(message: &Value) -> String {
             let text = message["data"]["data"]["entries"][0]["m"]
                 .as_str()
                 .unwrap_or_default();
-            let start: String = text
+            let start: String = untagged(text)
                 .chars()
                 .take_while(|character| character.is_ascii_alphabetic())
                 .collect();

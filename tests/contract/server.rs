@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 /// Files of the front end that the recordings ask for: name and length.
 const FRONT_END: &[(&str, usize)] = &[
-    ("index.html", 1342),
-    ("assets/index-BFHZsBkN.js", 1_792_775),
-    ("scripts/app.js", 201),
-    ("extensions/core/groupNode.js", 10),
+    ("index.html", 20_142),
+    ("assets/index-vtow2bzT.js", 3_161),
+    ("scripts/app.js", 271),
+    ("extensions/core/groupNode.js", 409),
     ("docs/en/page.md", 10),
 ];
 
@@ -30,6 +30,8 @@ pub(crate) struct Server {
     pub(crate) port: u16,
     /// Where input, output, temp and user lie.
     pub(crate) root: PathBuf,
+    /// Where the program lies on this machine, and what recordings call these places.
+    pub(crate) places: Vec<(String, &'static str)>,
     child: Child,
     _directory: tempfile::TempDir,
 }
@@ -63,8 +65,8 @@ impl Server {
         .await
     }
 
-    /// Starts the ComfyUI of `COMFYUI_DIR` with the Python of `COMFYUI_PYTHON`.
-    pub(crate) async fn real(comfyui: &Path, python: &Path) -> Result<Self> {
+    /// Starts the ComfyUI of `COMFYUI_DIR` with the Python of `COMFYUI_PYTHON` and these flags besides.
+    pub(crate) async fn real(comfyui: &Path, python: &Path, more: &[&str]) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let root = directory.path().canonicalize()?;
         let node = root.join("custom_nodes/slow_probe.py");
@@ -73,7 +75,8 @@ impl Server {
         let mut command = Command::new(python);
         command
             .current_dir(comfyui)
-            .args(["main.py", "--cpu", "--disable-auto-launch"]);
+            .args(["main.py", "--cpu", "--disable-auto-launch"])
+            .args(more);
         command
             .arg("--database-url")
             .arg(format!("sqlite:///{}", root.join("comfyui.db").display()));
@@ -82,14 +85,24 @@ impl Server {
         if flags.contains("--enable-manager") {
             command.arg("--enable-manager");
         }
-        Self::start(
+        // The newer default drops results when memory is short, so what is kept depends on the machine.
+        if flags.contains("--high-ram") {
+            command.arg("--cache-classic");
+        }
+        let mut server = Self::start(
             Kind::Real,
             command,
             root,
             directory,
             Duration::from_secs(180),
         )
-        .await
+        .await?;
+        let place = |path: &Path| path.to_string_lossy().into_owned();
+        server.places.push((place(comfyui), "/opt/comfyui"));
+        if let Some(environment) = python.parent().and_then(Path::parent) {
+            server.places.push((place(environment), "/opt/python"));
+        }
+        Ok(server)
     }
 
     async fn start(
@@ -123,6 +136,7 @@ impl Server {
             kind,
             port,
             root,
+            places: Vec::new(),
             child,
             _directory: directory,
         };

@@ -7,6 +7,10 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// Ids of jobs; other forms are refused.
+const TWIN: &str = "00000000-0000-4000-8000-000000000002";
+const AFTER: &str = "00000000-0000-4000-8000-000000000003";
+
 fn graph(class: &str, inputs: &Value) -> Value {
     json!({
         "1": { "class_type": class, "inputs": inputs },
@@ -57,7 +61,7 @@ async fn d1_a_client_id_that_is_no_text_ends_the_process() -> Result<()> {
 #[tokio::test]
 async fn d2_equal_number_and_id_stop_the_queue() -> Result<()> {
     let server = Server::demo(&[]).await?;
-    let twin = |color| json!({ "prompt": quick(color), "prompt_id": "twin", "number": 5 });
+    let twin = |color| json!({ "prompt": quick(color), "prompt_id": TWIN, "number": 5 });
     ensure!(post(&server, &json!({ "prompt": slow() })).await?.status == 200);
     ensure!(
         post(&server, &json!({ "prompt": slow(), "number": 1 }))
@@ -150,16 +154,20 @@ async fn d6_a_number_that_is_none_is_given_back() -> Result<()> {
 async fn stands_still(server: &Server) -> Result<()> {
     tokio::time::sleep(Duration::from_secs(2)).await;
     ensure!(
-        post(
-            server,
-            &json!({ "prompt": quick(77), "prompt_id": "after" })
-        )
-        .await?
-        .status
+        post(server, &json!({ "prompt": quick(77), "prompt_id": AFTER }))
+            .await?
+            .status
             == 200
     );
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let answer = wire::ask(server.port, "GET", "/history/after", &close(), None).await?;
+    let answer = wire::ask(
+        server.port,
+        "GET",
+        &format!("/history/{AFTER}"),
+        &close(),
+        None,
+    )
+    .await?;
     ensure!(answer.body == b"{}", "the worker still runs");
     Ok(())
 }

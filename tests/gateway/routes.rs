@@ -9,10 +9,14 @@ use std::collections::BTreeSet;
 const METHODS: [&str; 6] = ["GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE"];
 
 fn table() -> Result<BTreeSet<String>> {
-    let table: Value = serde_json::from_str(include_str!(
-        "../contract/transcripts/0.12.1/00-route-table.json"
-    ))?;
-    let rows = table.as_array().context("a list")?;
+    let mut rows: Vec<Value> = Vec::new();
+    for table in [
+        include_str!("../contract/transcripts/0.12.1/00-route-table.json"),
+        include_str!("../contract/transcripts/0.33.0/00-route-table.json"),
+    ] {
+        let table: Value = serde_json::from_str(table)?;
+        rows.extend(table.as_array().context("a list")?.iter().cloned());
+    }
     let mut paths = BTreeSet::new();
     for path in rows.iter().filter_map(|row| row["path"].as_str()) {
         let mut concrete = String::new();

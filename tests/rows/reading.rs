@@ -699,7 +699,7 @@ fn r9_w10_assets_of_another_are_not_seen_and_not_changed() -> Result<()> {
     );
     // Before the gateway it fills the list, without owners.
     for user in [&world.alice, &world.bob] {
-        let seeded = Ask::post("/api/assets/seed")
+        let seeded = Ask::post("/api/assets/seed?wait=true")
             .json(&seed)
             .send(world.direct(user)?)?;
         ensure!(seeded.status == 200, "{}", seeded.text());

@@ -130,9 +130,25 @@ pub(crate) fn options() -> Result<(Options, bool)> {
         Ok(())
     })?
     else {
-        return Ok((Options::default().set("separate_users=true"), false));
+        // An older ComfyUI checks no path by itself, and what keeps its engines in has to hold for it too.
+        let options = Options::default()
+            .fault("unchecked-paths")
+            .engine_argument("--enable-assets");
+        return Ok((options.set("separate_users=true"), false));
+    };
+    let options = if has_assets_on_request()? {
+        options.engine_argument("--enable-assets")
+    } else {
+        options
     };
     Ok((options.set("separate_users=true"), true))
+}
+
+/// Whether the real ComfyUI has the asset system, and switched off unless asked for.
+fn has_assets_on_request() -> Result<bool> {
+    let folder = std::env::var("COMFYUI_DIR")?;
+    let flags = fs::read_to_string(std::path::Path::new(&folder).join("comfy/cli_args.py"))?;
+    Ok(flags.contains("\"--enable-assets\"") && !flags.contains("\"--disable-assets\""))
 }
 
 impl World {

@@ -229,7 +229,8 @@ fn writes_text(folder: &str) -> Value {
     json!({
         "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 4}},
         "2": {"class_type": "SaveImageTextDataSetToFolder", "inputs":
-            {"images": ["1", 0], "texts": "w4 was here", "folder_name": folder, "filename_prefix": "w4"}},
+            {"images": ["1", 0], "texts": "w4 was here", "folder_name": folder, "filename_prefix": "w4",
+             "mode": "overwrite"}},
     })
 }
 

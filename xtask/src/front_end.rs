@@ -13,8 +13,11 @@ use crate::process::{self, Program};
 use crate::progress;
 use crate::workspace::Workspace;
 
-/// The version that ComfyUI 0.12.1, the demo engine's model, asks for.
-const VERSION: &str = "1.37.11";
+/// The version that ComfyUI 0.33.0, the demo engine's model, asks for.
+pub(crate) const VERSION: &str = "1.49.6";
+
+/// The newest version that was tried. Tests of ComfyUI's page run with it as well.
+pub(crate) const NEWEST: &str = "1.58.1";
 
 const PACKAGE: &str = "comfyui-frontend-package";
 
@@ -24,26 +27,42 @@ const CONTENT: &str = "comfyui_frontend_package/static";
 /// Names the folder to the demo engine and to the tests.
 pub(crate) const VARIABLE: &str = "DEMO_ENGINE_FRONT_END";
 
+/// Names the folder of the newest version to the tests.
+pub(crate) const NEWEST_VARIABLE: &str = "DEMO_ENGINE_FRONT_END_NEWEST";
+
 /// Some 20 MB over a slow line.
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(600);
 
-/// Gives the folder of the front end, which is fetched once; when that fails the user is told and the work goes on.
-pub(crate) fn get(workspace: &Workspace) -> Option<PathBuf> {
-    let folder = workspace.front_ends().join(VERSION);
+/// A version as the package index writes it: numbers with dots between them.
+pub(crate) fn version(text: &str) -> Result<String, String> {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if text.split('.').count() == 3 && text.split('.').all(is_number) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("a version looks like {VERSION}"))
+    }
+}
+
+/// Gives the folder of a version of the front end, which is fetched once; when that fails the user is told and the
+/// work goes on.
+pub(crate) fn get(workspace: &Workspace, version: &str) -> Option<PathBuf> {
+    let folder = workspace.front_ends().join(version);
     if folder.join("index.html").is_file() {
         return Some(folder);
     }
-    match fetch(&workspace.front_ends(), &folder) {
+    match fetch(&workspace.front_ends(), version, &folder) {
         Ok(()) => Some(folder),
         Err(error) => {
-            progress::notice(&format!("ComfyUI's front end cannot be had: {error:#}"));
+            progress::notice(&format!(
+                "ComfyUI's front end {version} cannot be had: {error:#}"
+            ));
             progress::notice("The demo engine shows a small page of its own instead.");
             None
         }
     }
 }
 
-fn fetch(parent: &Path, folder: &Path) -> Result<()> {
+fn fetch(parent: &Path, version: &str, folder: &Path) -> Result<()> {
     let python = process::find("python3")
         .or_else(|| process::find("python"))
         .context("there is no Python")?;
@@ -63,7 +82,7 @@ fn fetch(parent: &Path, folder: &Path) -> Result<()> {
             "--dest",
         ])
         .arg(&work)
-        .arg(format!("{PACKAGE}=={VERSION}"))
+        .arg(format!("{PACKAGE}=={version}"))
         .run_within(DOWNLOAD_LIMIT)?;
     let wheel = fs::read_dir(&work)?
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -86,4 +105,24 @@ fn fetch(parent: &Path, folder: &Path) -> Result<()> {
     }
     fs::rename(&content, folder)?;
     fs::remove_dir_all(&work).context("the download cannot be cleared away")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NEWEST, VERSION, version};
+
+    #[test]
+    fn only_plain_versions_are_asked_for() {
+        for (text, is_version) in [
+            (VERSION, true),
+            (NEWEST, true),
+            ("1.58", false),
+            ("1.58.1.2", false),
+            ("1.58.x", false),
+            ("1.58.1 --index-url=x", false),
+            ("", false),
+        ] {
+            assert_eq!(version(text).is_ok(), is_version, "{text}");
+        }
+    }
 }

@@ -31,6 +31,9 @@ pub(crate) struct Options {
     /// A setting for this run; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Version of ComfyUI's front end for the demo
+    #[arg(long, value_name = "VERSION", default_value = front_end::VERSION, value_parser = front_end::version)]
+    front_end: String,
     /// Start without a window even where there is a display
     #[arg(long)]
     headless: bool,
@@ -73,7 +76,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     )?;
     let front_end = steps.step("Getting ComfyUI's front end for the demo", || {
         Ok(if options.may_need_demo() {
-            front_end::get(workspace)
+            front_end::get(workspace, &options.front_end)
         } else {
             None
         })

@@ -23,6 +23,9 @@ const REAL_COMFYUI: &str = "COMFYUI_DIR";
 pub(crate) struct Options {
     /// Only tests whose name contains this
     filter: Option<String>,
+    /// Version of ComfyUI's front end for the demo engine; tests of ComfyUI's page take the newest one as well
+    #[arg(long, value_name = "VERSION", default_value = front_end::VERSION, value_parser = front_end::version)]
+    front_end: String,
     /// Show what tests print
     #[arg(long)]
     nocapture: bool,
@@ -41,6 +44,7 @@ struct Counts {
 struct Surroundings {
     programs: Programs,
     front_end: Option<PathBuf>,
+    newest_front_end: Option<PathBuf>,
     chromium: Option<PathBuf>,
 }
 
@@ -70,8 +74,11 @@ pub(crate) fn test(workspace: &Workspace, options: &Options) -> Result<ExitCode>
         }
         pages::build(workspace)
     })?;
-    let front_end = steps.step("Getting ComfyUI's front end", || {
-        Ok(front_end::get(workspace))
+    let (front_end, newest_front_end) = steps.step("Getting ComfyUI's front end", || {
+        Ok((
+            front_end::get(workspace, &options.front_end),
+            front_end::get(workspace, front_end::NEWEST),
+        ))
     })?;
     let programs = steps.step("Building the programs", || {
         workspace.build_programs_for_tests()
@@ -80,6 +87,7 @@ pub(crate) fn test(workspace: &Workspace, options: &Options) -> Result<ExitCode>
     let surroundings = Surroundings {
         programs,
         front_end,
+        newest_front_end,
         chromium,
     };
 
@@ -212,6 +220,9 @@ impl Surroundings {
             .env("DEMO_ENGINE", &self.programs.demo_engine);
         if let Some(folder) = &self.front_end {
             program = program.env(front_end::VARIABLE, folder);
+        }
+        if let Some(folder) = &self.newest_front_end {
+            program = program.env(front_end::NEWEST_VARIABLE, folder);
         }
         if let Some(path) = &self.chromium {
             program = program.env("CHROMIUM", path);

@@ -1,4 +1,4 @@
-//! The flags of ComfyUI 0.12.1.
+//! The flags of ComfyUI 0.33.0.
 
 /// How many values a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,321 +7,562 @@ pub(super) enum Takes {
     /// With the value that stands for the flag alone.
     Maybe(&'static str),
     One,
+    /// At least one.
     Some,
+    /// None or more.
+    Any,
 }
 
-use Takes::{Maybe, Nothing, One, Some as Several};
+use Takes::{Any, Maybe, Nothing, One, Some as Several};
 
-/// Flag, name of its value, number of values, explanation.
-pub(super) type Flag = (&'static str, &'static str, Takes, &'static str);
+/// One flag.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flag {
+    pub(super) name: &'static str,
+    /// What its value is called.
+    pub(super) value: &'static str,
+    pub(super) takes: Takes,
+    /// Flags of the same group exclude each other; 0 is no group.
+    pub(super) group: u8,
+    pub(super) explanation: &'static str,
+}
+
+const fn flag(
+    name: &'static str,
+    value: &'static str,
+    takes: Takes,
+    group: u8,
+    explanation: &'static str,
+) -> Flag {
+    Flag {
+        name,
+        value,
+        takes,
+        group,
+        explanation,
+    }
+}
 
 /// Every flag that is taken.
 pub(super) const FLAGS: &[Flag] = &[
-    (
+    flag(
         "--listen",
         "IP",
         Maybe("0.0.0.0,::"),
+        0,
         "Address to listen on (default: 127.0.0.1).",
     ),
-    ("--port", "PORT", One, "Port to listen on (default: 8188)."),
-    ("--tls-keyfile", "TLS_KEYFILE", One, "Accepted, not used."),
-    ("--tls-certfile", "TLS_CERTFILE", One, "Accepted, not used."),
-    (
+    flag(
+        "--port",
+        "PORT",
+        One,
+        0,
+        "Port to listen on (default: 8188).",
+    ),
+    flag(
+        "--tls-keyfile",
+        "TLS_KEYFILE",
+        One,
+        0,
+        "Accepted, not used.",
+    ),
+    flag(
+        "--tls-certfile",
+        "TLS_CERTFILE",
+        One,
+        0,
+        "Accepted, not used.",
+    ),
+    flag(
         "--enable-cors-header",
         "ORIGIN",
         Maybe("*"),
+        0,
         "Answer with CORS headers instead of checking the origin.",
     ),
-    (
+    flag(
         "--max-upload-size",
         "MAX_UPLOAD_SIZE",
         One,
+        0,
         "Largest upload in MB (default: 100).",
     ),
-    (
+    flag(
         "--base-directory",
         "BASE_DIRECTORY",
         One,
+        0,
         "Directory for models, input, output, temp and user.",
     ),
-    (
+    flag(
         "--extra-model-paths-config",
         "PATH",
         Several,
+        0,
         "Accepted, not used.",
     ),
-    (
+    flag(
         "--output-directory",
         "OUTPUT_DIRECTORY",
         One,
+        0,
         "Directory for made pictures.",
     ),
-    (
+    flag(
         "--temp-directory",
         "TEMP_DIRECTORY",
         One,
+        0,
         "Directory below which temp lies.",
     ),
-    (
+    flag(
         "--input-directory",
         "INPUT_DIRECTORY",
         One,
+        0,
         "Directory for uploaded pictures.",
     ),
-    ("--auto-launch", "", Nothing, "Accepted, not used."),
-    ("--disable-auto-launch", "", Nothing, "Accepted, not used."),
-    ("--cuda-device", "DEVICE_ID", One, "Accepted, not used."),
-    (
+    flag("--auto-launch", "", Nothing, 0, "Accepted, not used."),
+    flag(
+        "--disable-auto-launch",
+        "",
+        Nothing,
+        0,
+        "Accepted, not used.",
+    ),
+    flag("--cuda-device", "DEVICE_ID", One, 0, "Accepted, not used."),
+    flag(
         "--default-device",
         "DEFAULT_DEVICE_ID",
         One,
+        0,
         "Accepted, not used.",
     ),
-    ("--cuda-malloc", "", Nothing, "Accepted, not used."),
-    ("--disable-cuda-malloc", "", Nothing, "Accepted, not used."),
-    ("--force-fp32", "", Nothing, "Accepted, not used."),
-    ("--force-fp16", "", Nothing, "Accepted, not used."),
-    ("--fp32-unet", "", Nothing, "Accepted, not used."),
-    ("--fp64-unet", "", Nothing, "Accepted, not used."),
-    ("--bf16-unet", "", Nothing, "Accepted, not used."),
-    ("--fp16-unet", "", Nothing, "Accepted, not used."),
-    ("--fp8_e4m3fn-unet", "", Nothing, "Accepted, not used."),
-    ("--fp8_e5m2-unet", "", Nothing, "Accepted, not used."),
-    ("--fp8_e8m0fnu-unet", "", Nothing, "Accepted, not used."),
-    ("--fp16-vae", "", Nothing, "Accepted, not used."),
-    ("--fp32-vae", "", Nothing, "Accepted, not used."),
-    ("--bf16-vae", "", Nothing, "Accepted, not used."),
-    ("--cpu-vae", "", Nothing, "Accepted, not used."),
-    ("--fp8_e4m3fn-text-enc", "", Nothing, "Accepted, not used."),
-    ("--fp8_e5m2-text-enc", "", Nothing, "Accepted, not used."),
-    ("--fp16-text-enc", "", Nothing, "Accepted, not used."),
-    ("--fp32-text-enc", "", Nothing, "Accepted, not used."),
-    ("--bf16-text-enc", "", Nothing, "Accepted, not used."),
-    ("--force-channels-last", "", Nothing, "Accepted, not used."),
-    (
+    flag("--cuda-malloc", "", Nothing, 1, "Accepted, not used."),
+    flag(
+        "--disable-cuda-malloc",
+        "",
+        Nothing,
+        1,
+        "Accepted, not used.",
+    ),
+    flag("--force-fp32", "", Nothing, 2, "Accepted, not used."),
+    flag("--force-fp16", "", Nothing, 2, "Accepted, not used."),
+    flag("--fp32-unet", "", Nothing, 3, "Accepted, not used."),
+    flag("--fp64-unet", "", Nothing, 3, "Accepted, not used."),
+    flag("--bf16-unet", "", Nothing, 3, "Accepted, not used."),
+    flag("--fp16-unet", "", Nothing, 3, "Accepted, not used."),
+    flag("--fp8_e4m3fn-unet", "", Nothing, 3, "Accepted, not used."),
+    flag("--fp8_e5m2-unet", "", Nothing, 3, "Accepted, not used."),
+    flag("--fp8_e8m0fnu-unet", "", Nothing, 3, "Accepted, not used."),
+    flag("--fp16-vae", "", Nothing, 4, "Accepted, not used."),
+    flag("--fp32-vae", "", Nothing, 4, "Accepted, not used."),
+    flag("--bf16-vae", "", Nothing, 4, "Accepted, not used."),
+    flag("--cpu-vae", "", Nothing, 0, "Accepted, not used."),
+    flag(
+        "--fp8_e4m3fn-text-enc",
+        "",
+        Nothing,
+        5,
+        "Accepted, not used.",
+    ),
+    flag("--fp8_e5m2-text-enc", "", Nothing, 5, "Accepted, not used."),
+    flag("--fp16-text-enc", "", Nothing, 5, "Accepted, not used."),
+    flag("--fp32-text-enc", "", Nothing, 5, "Accepted, not used."),
+    flag("--bf16-text-enc", "", Nothing, 5, "Accepted, not used."),
+    flag(
+        "--fp16-intermediates",
+        "",
+        Nothing,
+        0,
+        "Accepted, not used.",
+    ),
+    flag(
+        "--force-channels-last",
+        "",
+        Nothing,
+        0,
+        "Accepted, not used.",
+    ),
+    flag(
         "--directml",
         "DIRECTML_DEVICE",
         Maybe("-1"),
+        0,
         "Accepted, not used.",
     ),
-    (
+    flag(
         "--oneapi-device-selector",
         "SELECTOR_STRING",
         One,
+        0,
         "Accepted, not used.",
     ),
-    (
-        "--disable-ipex-optimize",
+    flag(
+        "--supports-fp8-compute",
         "",
         Nothing,
+        0,
         "Accepted, not used.",
     ),
-    ("--supports-fp8-compute", "", Nothing, "Accepted, not used."),
-    (
+    flag(
+        "--enable-triton-backend",
+        "",
+        Nothing,
+        0,
+        "Accepted, not used.",
+    ),
+    flag(
+        "--disable-triton-backend",
+        "",
+        Nothing,
+        0,
+        "Accepted, not used.",
+    ),
+    flag(
         "--preview-method",
-        "{none,auto,latent2rgb,taesd}",
+        "[none,auto,latent2rgb,taesd]",
         One,
+        0,
+        "Send no pictures on their way if it is none.",
+    ),
+    flag(
+        "--preview-size",
+        "PREVIEW_SIZE",
+        One,
+        0,
         "Accepted, not used.",
     ),
-    ("--preview-size", "PREVIEW_SIZE", One, "Accepted, not used."),
-    ("--cache-classic", "", Nothing, "Accepted, not used."),
-    ("--cache-lru", "CACHE_LRU", One, "Accepted, not used."),
-    (
+    flag("--cache-ram", "GB", Any, 6, "Accepted, not used."),
+    flag("--cache-classic", "", Nothing, 6, "Accepted, not used."),
+    flag("--cache-lru", "CACHE_LRU", One, 6, "Accepted, not used."),
+    flag(
         "--cache-none",
         "",
         Nothing,
+        6,
         "Keep no node results between prompts.",
     ),
-    (
-        "--cache-ram",
-        "CACHE_RAM",
-        Maybe("4.0"),
-        "Accepted, not used.",
-    ),
-    (
+    flag("--high-ram", "", Nothing, 6, "Accepted, not used."),
+    flag(
         "--use-split-cross-attention",
         "",
         Nothing,
+        7,
         "Accepted, not used.",
     ),
-    (
+    flag(
         "--use-quad-cross-attention",
         "",
         Nothing,
+        7,
         "Accepted, not used.",
     ),
-    (
+    flag(
         "--use-pytorch-cross-attention",
         "",
         Nothing,
+        7,
         "Accepted, not used.",
     ),
-    ("--use-sage-attention", "", Nothing, "Accepted, not used."),
-    ("--use-flash-attention", "", Nothing, "Accepted, not used."),
-    ("--disable-xformers", "", Nothing, "Accepted, not used."),
-    (
+    flag(
+        "--use-sage-attention",
+        "",
+        Nothing,
+        7,
+        "Accepted, not used.",
+    ),
+    flag(
+        "--use-flash-attention",
+        "",
+        Nothing,
+        7,
+        "Accepted, not used.",
+    ),
+    flag("--use-ck-attention", "", Nothing, 7, "Accepted, not used."),
+    flag("--disable-xformers", "", Nothing, 0, "Accepted, not used."),
+    flag(
         "--force-upcast-attention",
         "",
         Nothing,
+        8,
         "Accepted, not used.",
     ),
-    (
+    flag(
         "--dont-upcast-attention",
         "",
         Nothing,
+        8,
         "Accepted, not used.",
     ),
-    (
+    flag(
         "--enable-manager",
         "",
         Nothing,
+        0,
         "Answer the routes of ComfyUI-Manager (nothing is ever installed).",
     ),
-    (
+    flag(
         "--disable-manager-ui",
         "",
         Nothing,
+        9,
         "Leave the routes of ComfyUI-Manager away.",
     ),
-    (
+    flag(
         "--enable-manager-legacy-ui",
         "",
         Nothing,
+        9,
         "Answer as the manager's legacy interface.",
     ),
-    ("--gpu-only", "", Nothing, "Accepted, not used."),
-    ("--highvram", "", Nothing, "Accepted, not used."),
-    ("--normalvram", "", Nothing, "Accepted, not used."),
-    ("--lowvram", "", Nothing, "Accepted, not used."),
-    ("--novram", "", Nothing, "Accepted, not used."),
-    ("--cpu", "", Nothing, "Accepted; there is nothing else."),
-    ("--reserve-vram", "RESERVE_VRAM", One, "Accepted, not used."),
-    (
+    flag("--gpu-only", "", Nothing, 10, "Accepted, not used."),
+    flag("--highvram", "", Nothing, 10, "Accepted, not used."),
+    flag("--lowvram", "", Nothing, 10, "Accepted, not used."),
+    flag("--novram", "", Nothing, 10, "Accepted, not used."),
+    flag("--cpu", "", Nothing, 10, "Accepted; there is nothing else."),
+    flag(
+        "--reserve-vram",
+        "RESERVE_VRAM",
+        One,
+        0,
+        "Accepted, not used.",
+    ),
+    flag(
+        "--vram-headroom",
+        "VRAM_HEADROOM",
+        One,
+        0,
+        "Accepted, not used.",
+    ),
+    flag(
+        "--disable-nvml-pressure",
+        "",
+        Nothing,
+        0,
+        "Accepted, not used.",
+    ),
+    flag(
         "--async-offload",
         "NUM_STREAMS",
         Maybe("2"),
+        0,
         "Accepted, not used.",
     ),
-    (
+    flag(
         "--disable-async-offload",
         "",
         Nothing,
+        0,
         "Accepted, not used.",
     ),
-    ("--force-non-blocking", "", Nothing, "Accepted, not used."),
-    (
+    flag(
+        "--disable-dynamic-vram",
+        "",
+        Nothing,
+        0,
+        "Accepted, not used.",
+    ),
+    flag(
+        "--enable-dynamic-vram",
+        "",
+        Nothing,
+        0,
+        "Accepted, not used.",
+    ),
+    flag("--fast-disk", "", Nothing, 0, "Accepted, not used."),
+    flag(
+        "--disable-cuda-graphs",
+        "",
+        Nothing,
+        0,
+        "Accepted, not used.",
+    ),
+    flag(
+        "--force-non-blocking",
+        "",
+        Nothing,
+        0,
+        "Accepted, not used.",
+    ),
+    flag(
         "--default-hashing-function",
         "{md5,sha1,sha256,sha512}",
         One,
+        0,
         "Accepted, not used.",
     ),
-    ("--disable-smart-memory", "", Nothing, "Accepted, not used."),
-    ("--deterministic", "", Nothing, "Accepted, not used."),
-    ("--fast", "FAST", Several, "Accepted, not used."),
-    (
+    flag(
+        "--disable-smart-memory",
+        "",
+        Nothing,
+        0,
+        "Accepted, not used.",
+    ),
+    flag("--deterministic", "", Nothing, 0, "Accepted, not used."),
+    flag("--fast", "FAST", Any, 0, "Accepted, not used."),
+    flag("--debug-hang", "", Nothing, 0, "Accepted, not used."),
+    flag(
         "--disable-pinned-memory",
         "",
         Nothing,
+        0,
         "Accepted, not used.",
     ),
-    ("--mmap-torch-files", "", Nothing, "Accepted, not used."),
-    ("--disable-mmap", "", Nothing, "Accepted, not used."),
-    (
+    flag("--mmap-torch-files", "", Nothing, 0, "Accepted, not used."),
+    flag("--disable-mmap", "", Nothing, 0, "Accepted, not used."),
+    flag(
         "--dont-print-server",
         "",
         Nothing,
+        0,
         "Print nothing but errors.",
     ),
-    (
+    flag(
         "--quick-test-for-ci",
         "",
         Nothing,
+        0,
         "End as soon as everything is set up.",
     ),
-    (
+    flag(
         "--windows-standalone-build",
         "",
         Nothing,
+        0,
         "Accepted, not used.",
     ),
-    (
+    flag(
         "--disable-metadata",
         "",
         Nothing,
+        0,
         "Write no prompt and workflow into pictures.",
     ),
-    (
+    flag(
         "--disable-all-custom-nodes",
         "",
         Nothing,
+        0,
         "Accepted; there are none.",
     ),
-    (
+    flag(
         "--whitelist-custom-nodes",
         "WHITELIST_CUSTOM_NODES",
         Several,
+        0,
         "Accepted, not used.",
     ),
-    ("--disable-api-nodes", "", Nothing, "Accepted, not used."),
-    (
+    flag(
+        "--disable-api-nodes",
+        "",
+        Nothing,
+        0,
+        "Answer with a content security policy that keeps the page offline.",
+    ),
+    flag(
         "--multi-user",
         "",
         Nothing,
+        0,
         "Keep settings and files for each user.",
     ),
-    (
+    flag(
         "--verbose",
-        "{DEBUG,INFO,WARNING,ERROR,CRITICAL}",
-        Maybe("DEBUG"),
-        "Log level.",
+        "LEVEL FILE",
+        Any,
+        0,
+        "Log level; a file besides gets a log.",
     ),
-    (
+    flag(
         "--log-stdout",
         "",
         Nothing,
+        0,
         "Log to standard output instead of standard error.",
     ),
-    (
+    flag(
         "--front-end-version",
         "FRONT_END_VERSION",
         One,
+        0,
         "Accepted, not used.",
     ),
-    (
+    flag(
         "--front-end-root",
         "FRONT_END_ROOT",
         One,
+        0,
         "Directory of the front end; without it a small page is served.",
     ),
-    (
+    flag(
         "--user-directory",
         "USER_DIRECTORY",
         One,
+        0,
         "Directory for settings and workflows.",
     ),
-    (
+    flag(
+        "--models-directory",
+        "MODELS_DIRECTORY",
+        One,
+        0,
+        "Directory of the models. Overrides the one in --base-directory.",
+    ),
+    flag(
         "--enable-compress-response-body",
         "",
         Nothing,
+        0,
         "Accepted, not used.",
     ),
-    (
+    flag(
         "--comfy-api-base",
         "COMFY_API_BASE",
         One,
+        0,
         "Accepted, not used.",
     ),
-    ("--database-url", "DATABASE_URL", One, "Accepted, not used."),
-    (
-        "--disable-assets-autoscan",
+    flag(
+        "--database-url",
+        "DATABASE_URL",
+        One,
+        0,
+        "Accepted, not used.",
+    ),
+    flag(
+        "--enable-assets",
         "",
         Nothing,
+        0,
+        "Answer the routes of the asset list.",
+    ),
+    flag(
+        "--enable-asset-hashing",
+        "",
+        Nothing,
+        0,
         "Accepted, not used.",
     ),
-    (
+    flag(
+        "--feature-flag",
+        "KEY[=VALUE]",
+        One,
+        0,
+        "Announce a feature; may be repeated.",
+    ),
+    flag(
+        "--list-feature-flags",
+        "",
+        Nothing,
+        0,
+        "Print the features that can be announced as JSON and end.",
+    ),
+    flag(
         "--fault",
         "KEY[=VALUE]",
         One,
+        0,
         "A fault to show on purpose, see below; may be repeated.",
     ),
 ];

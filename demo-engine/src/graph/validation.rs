@@ -39,6 +39,8 @@ struct Checker<'a> {
     /// Nodes looked at, in order: whether they are right, and what is wrong with them.
     results: Vec<(String, bool, Vec<Json>)>,
     places: HashMap<String, usize>,
+    /// The nodes on the way to the one that is looked at.
+    visiting: Vec<String>,
 }
 
 /// Checks a prompt and brings its values into the types of their inputs.
@@ -99,6 +101,7 @@ pub(crate) fn validate(engine: &Engine, prompt: &mut Json, only: Option<&Json>) 
         prompt,
         results: Vec::new(),
         places: HashMap::new(),
+        visiting: Vec::new(),
     };
     checker.outputs(&outputs)
 }
@@ -141,7 +144,7 @@ impl Checker<'_> {
                 continue;
             }
             self.engine
-                .say(&format!("Failed to validate prompt for output {output}:"));
+                .fail(&format!("Failed to validate prompt for output {output}:"));
             let own = self
                 .places
                 .get(output)
@@ -157,9 +160,9 @@ impl Checker<'_> {
                         json!({ "errors": [], "dependent_outputs": [], "class_type": class });
                     entry.set("errors", Json::List(reasons.clone()));
                     node_errors.set(node, entry);
-                    self.engine.say(&format!("* {class} {node}:"));
+                    self.engine.fail(&format!("* {class} {node}:"));
                     for reason in reasons {
-                        self.engine.say(&format!("  - {}", line(reason)));
+                        self.engine.fail(&format!("  - {}", line(reason)));
                     }
                 }
                 if let Some(Json::List(dependent)) = node_errors
@@ -169,7 +172,7 @@ impl Checker<'_> {
                     dependent.push(output.as_str().into());
                 }
             }
-            self.engine.say("Output will be ignored");
+            self.engine.fail("Output will be ignored");
         }
         if good.is_empty() {
             let details: Vec<String> = own_errors.iter().map(line).collect();
@@ -201,6 +204,10 @@ impl Checker<'_> {
         if let Some(place) = self.places.get(id) {
             return Ok(self.results[*place].1);
         }
+        if let Some(start) = self.visiting.iter().position(|node| node == id) {
+            self.cycle(start, id);
+            return Ok(false);
+        }
         if depth > DEEPEST {
             return Err(Exception(
                 "RecursionError",
@@ -214,12 +221,15 @@ impl Checker<'_> {
         if node.get("inputs").is_none() {
             return Err(key_error("inputs"));
         }
-        // Whoever comes back here in a circle finds the node wrong, without a reason.
-        self.record(id, false, Vec::new());
-        let catalogue = self.catalogue;
+        // The choices of some inputs are the files that are there now.
+        let described = self.catalogue.describe(self.engine, &class);
+        let described = described
+            .as_ref()
+            .or_else(|| self.catalogue.class(&class))
+            .ok_or_else(|| key_error(&class))?;
         let mut reasons = Vec::new();
         let mut valid = true;
-        for (name, spec, required) in catalogue.inputs(&class) {
+        for (name, spec, required) in Catalogue::inputs(described) {
             let given = self
                 .prompt
                 .get(id)
@@ -253,8 +263,42 @@ impl Checker<'_> {
             reasons.push(failed);
             valid = false;
         }
+        // A cycle may have left its error here already.
+        if let Some(place) = self.places.get(id) {
+            let (_, so_far, found) = &self.results[*place];
+            valid &= *so_far;
+            let mut all = found.clone();
+            for reason in reasons {
+                if !all.iter().any(|known| known.equals(&reason)) {
+                    all.push(reason);
+                }
+            }
+            reasons = all;
+        }
         self.record(id, valid, reasons);
         Ok(valid)
+    }
+
+    /// Notes the same error on every node of a cycle that comes back to a node on the way.
+    fn cycle(&mut self, start: usize, id: &str) {
+        let nodes: Vec<String> = self.visiting[start..].to_vec();
+        let path: Vec<String> = nodes
+            .iter()
+            .map(String::as_str)
+            .chain([id])
+            .map(|node| format!("{node} ({})", class(self.prompt, node).unwrap_or_default()))
+            .collect();
+        for node in &nodes {
+            let mut extra = json!({ "node_id": node });
+            extra.set("cycle_nodes", nodes.clone());
+            let found = reason(
+                "dependency_cycle",
+                "Dependency cycle detected",
+                &path.join(" -> "),
+                extra,
+            );
+            self.record(node, false, vec![found]);
+        }
     }
 
     fn linked(
@@ -300,7 +344,10 @@ impl Checker<'_> {
             ));
             return Ok(false);
         }
-        match self.node(&source_id, depth + 1) {
+        self.visiting.push(input.node.to_owned());
+        let validated = self.node(&source_id, depth + 1);
+        self.visiting.pop();
+        match validated {
             Ok(valid) => Ok(valid),
             Err(exception) => {
                 let mut extra = input.extra();
@@ -378,11 +425,8 @@ impl Checker<'_> {
     /// What a node class checks itself: that the file it loads is there. A link in that place is `None` to
     /// the class, which is not ready for it.
     fn own_check(&self, id: &str, class: &str) -> Result<Option<Json>, Exception> {
-        let (name, what) = match class {
-            "LoadImage" | "LoadImageMask" | "LoadImageOutput" => ("image", "image"),
-            "LoadVideo" => ("file", "video"),
-            "LoadLatent" => ("latent", "latent"),
-            _ => return Ok(None),
+        let Some((name, what)) = checks_itself(class) else {
+            return Ok(None);
         };
         let value = self
             .prompt
@@ -393,7 +437,11 @@ impl Checker<'_> {
             let text = "'NoneType' object has no attribute 'endswith'";
             return Err(Exception("AttributeError", text.to_owned()));
         };
-        if self.engine.load_path(file).exists() {
+        if self
+            .engine
+            .load_path(file)
+            .is_some_and(|path| path.exists())
+        {
             return Ok(None);
         }
         let details = format!("{name} - Invalid {what} file: {file}");
@@ -436,11 +484,18 @@ impl Input<'_> {
     }
 }
 
+/// The input that a class checks itself, and what it calls the file.
+fn checks_itself(class: &str) -> Option<(&'static str, &'static str)> {
+    match class {
+        "LoadImage" | "LoadImageMask" | "LoadImageOutput" => Some(("image", "image")),
+        "LoadVideo" => Some(("file", "video")),
+        "LoadLatent" => Some(("latent", "latent")),
+        _ => None,
+    }
+}
+
 fn not_in_list(input: &Input<'_>, value: &Json) -> Option<Json> {
-    if matches!(
-        input.class,
-        "LoadImage" | "LoadImageMask" | "LoadImageOutput" | "LoadVideo" | "LoadLatent"
-    ) {
+    if checks_itself(input.class).is_some_and(|(name, _)| name == input.name) {
         return None;
     }
     let spec = input.spec.as_list()?;
@@ -449,7 +504,20 @@ fn not_in_list(input: &Input<'_>, value: &Json) -> Option<Json> {
         Json::Text(kind) if kind == "COMBO" => spec.get(1)?.get("options")?.as_list()?,
         _ => return None,
     };
-    if choices.iter().any(|choice| choice.equals(value)) {
+    let several = spec
+        .get(1)
+        .and_then(|options| options.get("multiselect"))
+        .is_some_and(Json::truthy);
+    let chosen = match value {
+        Json::List(items) if several => items.as_slice(),
+        value => std::slice::from_ref(value),
+    };
+    let wrong: Vec<String> = chosen
+        .iter()
+        .filter(|value| !choices.iter().any(|choice| choice.equals(value)))
+        .map(Json::python_repr)
+        .collect();
+    if wrong.is_empty() {
         return None;
     }
     let mut extra = input.extra();
@@ -460,7 +528,7 @@ fn not_in_list(input: &Input<'_>, value: &Json) -> Option<Json> {
         Json::List(choices.to_vec()).python_text()
     };
     extra.set("received_value", value.clone());
-    let details = format!("{}: '{}' not in {shown}", input.name, value.python_text());
+    let details = format!("{}: {} not in {shown}", input.name, wrong.join(", "));
     Some(reason(
         "value_not_in_list",
         "Value not in list",

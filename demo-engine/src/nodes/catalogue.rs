@@ -71,13 +71,10 @@ impl Catalogue {
             .unwrap_or_default()
     }
 
-    /// Name, description and whether it is required, for each input.
-    pub(crate) fn inputs(&self, name: &str) -> impl Iterator<Item = (&str, &Json, bool)> {
+    /// Name, description and whether it is required, for each input of a described class.
+    pub(crate) fn inputs(class: &Json) -> impl Iterator<Item = (&str, &Json, bool)> {
         let part = |part: &'static str| {
-            let inputs = self
-                .class(name)
-                .and_then(|class| class.get("input"))
-                .and_then(|input| input.get(part));
+            let inputs = class.get("input").and_then(|input| input.get(part));
             inputs
                 .and_then(Json::as_object)
                 .unwrap_or_default()
@@ -116,14 +113,29 @@ impl Catalogue {
                 // As in the original, asking for the description makes the directory.
                 let directory = input.join("3d");
                 let _ = std::fs::create_dir_all(&directory);
-                let models: Vec<String> = top_level(&directory, &["model/"])
-                    .into_iter()
-                    .map(|name| format!("3d/{name}"))
+                let found = top_level(&directory, &["model/"]).into_iter();
+                let models: Vec<String> = std::iter::once("none".to_owned())
+                    .chain(found.map(|name| format!("3d/{name}")))
                     .collect();
                 set_options(required, "model_file", models.into());
             }
             "LoadImageDataSetFromFolder" => {
                 set_options(required, "folder", directories(input).into())
+            }
+            "LoadTrainingDataset" => {
+                let root = engine.options.base.join("datasets");
+                set_options(required, "folder_name", directories(&root).into());
+            }
+            "CheckpointLoaderSimple" => set_models(engine, required, "ckpt_name", "checkpoints"),
+            "UNETLoader" => set_models(engine, required, "unet_name", "diffusion_models"),
+            "CLIPLoader" => set_models(engine, required, "clip_name", "text_encoders"),
+            "VAELoader" => {
+                set_models(engine, required, "vae_name", "vae");
+                if let Some(Json::List(spec)) = required.get_mut("vae_name")
+                    && let Some(Json::List(names)) = spec.first_mut()
+                {
+                    names.push(super::PIXEL_SPACE.into());
+                }
             }
             _ => {}
         }
@@ -136,6 +148,15 @@ fn set_options(required: &mut Json, name: &str, choices: Json) {
         && let Some(options) = spec.get_mut(1)
     {
         options.set("options", choices);
+    }
+}
+
+/// Makes the models of a folder the choices of an input: the demo's own one, and the files of the owner.
+fn set_models(engine: &Engine, required: &mut Json, name: &str, folder: &str) {
+    if let Some(Json::List(spec)) = required.get_mut(name)
+        && let Some(choices) = spec.first_mut()
+    {
+        *choices = crate::routes::model_names(engine, folder).into();
     }
 }
 

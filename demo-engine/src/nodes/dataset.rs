@@ -1,14 +1,18 @@
-//! The data set nodes: folders of pictures and texts. As the real ones they check no path at all.
+//! The data set nodes: folders of pictures and texts. They leave the directories of the
+//! engine only with the fault `unchecked-paths`, as the real ones did before 2026.
 
 use super::{Call, Failure, Outcome, Value, load, save};
+use crate::files;
+use crate::json::Json;
 use image::RgbImage;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const PICTURES: &[&str] = &["png", "jpg", "jpeg", "webp"];
 
 pub(super) fn load(call: &mut Call<'_>) -> Result<Outcome, Failure> {
-    let folder = call.engine.options.input.join(call.text("folder"));
+    let folder = inside(call, &call.engine.options.input, &call.text("folder"))?;
     let entries = fs::read_dir(&folder).map_err(|_| {
         Failure::Raised(
             "FileNotFoundError",
@@ -39,8 +43,21 @@ pub(super) fn load(call: &mut Call<'_>) -> Result<Outcome, Failure> {
     })
 }
 
+/// The folder of a name, if it leads nowhere else.
+fn inside(call: &Call<'_>, root: &Path, name: &str) -> Result<PathBuf, Failure> {
+    let folder = files::join(root, name);
+    if call.engine.options.faults.unchecked_paths || files::is_within(root, &folder) {
+        return Ok(folder);
+    }
+    let name = Json::Text(name.to_owned()).python_repr();
+    Err(Failure::value(format!(
+        "Invalid folder name {name}: resolves outside of {}",
+        root.display()
+    )))
+}
+
 pub(super) fn save(call: &mut Call<'_>) -> Result<Outcome, Failure> {
-    let folder = call.engine.options.output.join(call.text("folder_name"));
+    let folder = inside(call, &call.engine.options.output, &call.text("folder_name"))?;
     let prefix = call.text("filename_prefix");
     fs::create_dir_all(&folder).map_err(|error| Failure::Raised("OSError", error.to_string()))?;
     let mut pictures: Vec<RgbImage> = Vec::new();
@@ -64,21 +81,16 @@ pub(super) fn save(call: &mut Call<'_>) -> Result<Outcome, Failure> {
     Ok(Outcome::default())
 }
 
-fn write(path: &std::path::Path, bytes: &[u8]) -> Result<(), Failure> {
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     fs::write(path, bytes)
         .map_err(|error| Failure::Raised("OSError", format!("{error}: '{}'", path.display())))
 }
 
 pub(super) fn load_training(call: &mut Call<'_>) -> Result<Outcome, Failure> {
-    let folder = call.engine.options.output.join(call.text("folder_name"));
-    if folder.is_dir() {
-        return Err(Failure::value(format!(
-            "No shard files found in {}",
-            folder.display()
-        )));
-    }
+    let root = call.engine.options.base.join("datasets");
+    let folder = inside(call, &root, &call.text("folder_name"))?;
     Err(Failure::value(format!(
-        "Dataset directory not found: {}",
+        "No shard files found in {}",
         folder.display()
     )))
 }

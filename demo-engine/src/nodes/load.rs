@@ -1,12 +1,13 @@
-//! Nodes that read pictures. As in ComfyUI before 2026, any path the process may read is taken.
+//! Nodes that read pictures, from the directories of the engine only.
 
 use super::{Call, Failure, Outcome, Value, picture};
+use crate::json::Json;
 use image::{DynamicImage, GrayImage, ImageError, ImageReader, Luma};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(super) fn image(call: &mut Call<'_>) -> Result<Outcome, Failure> {
-    let loaded = open(&call.engine.load_path(&call.text("image")))?;
+    let loaded = open(&checked(call, &call.text("image"))?)?;
     let mask = if loaded.color().has_alpha() {
         let rgba = loaded.to_rgba8();
         GrayImage::from_fn(rgba.width(), rgba.height(), |x, y| {
@@ -21,7 +22,7 @@ pub(super) fn image(call: &mut Call<'_>) -> Result<Outcome, Failure> {
 }
 
 pub(super) fn mask(call: &mut Call<'_>) -> Result<Outcome, Failure> {
-    let loaded = open(&call.engine.load_path(&call.text("image")))?;
+    let loaded = open(&checked(call, &call.text("image"))?)?;
     let channel = call.text("channel");
     let rgba = loaded.to_rgba8();
     let mask = match channel.as_str() {
@@ -40,6 +41,14 @@ pub(super) fn mask(call: &mut Call<'_>) -> Result<Outcome, Failure> {
         }
     };
     Ok(Outcome::one(Value::Mask(Arc::new(mask))))
+}
+
+/// The path of a name, if it leads nowhere else.
+fn checked(call: &Call<'_>, name: &str) -> Result<PathBuf, Failure> {
+    call.engine.load_path(name).ok_or_else(|| {
+        let name = Json::Text(name.to_owned()).python_repr();
+        Failure::value(format!("Invalid file path: {name}"))
+    })
 }
 
 /// Kinds of files this engine knows by name only.

@@ -2,12 +2,14 @@
 
 pub(crate) mod catalogue;
 mod dataset;
+mod diffusion;
 mod hostile;
 mod load;
 mod paint;
 mod picture;
 mod probe;
 mod save;
+mod scene;
 mod words;
 
 use crate::json::Json;
@@ -16,6 +18,7 @@ use image::{GrayImage, RgbImage};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub(crate) use diffusion::{MODELS, PIXEL_SPACE};
 pub(crate) use paint::thumbnail;
 pub(crate) use save::png_bytes;
 
@@ -25,6 +28,11 @@ pub(crate) enum Value {
     /// A batch of pictures.
     Images(Arc<Vec<RgbImage>>),
     Mask(Arc<GrayImage>),
+    /// A part of a checkpoint; there is nothing in it.
+    Model,
+    /// A conditioning.
+    Words(String),
+    Latent(Arc<diffusion::Latent>),
     Plain(Json),
 }
 
@@ -63,6 +71,14 @@ impl Outcome {
             ui: Some(ui),
         }
     }
+
+    /// What the page shows, and a value passed on to the next node.
+    fn shown_and(ui: Json, value: Value) -> Self {
+        Self {
+            slots: vec![vec![value]],
+            ui: Some(ui),
+        }
+    }
 }
 
 /// How a node reports while it runs.
@@ -87,6 +103,8 @@ pub(crate) struct Call<'a> {
     pub(crate) extra_pnginfo: Option<&'a Json>,
     /// Five letters that stay as long as prompts with this node follow each other.
     pub(crate) prefix: &'a str,
+    /// Whether the page wants to see pictures on their way.
+    pub(crate) previews: bool,
     pub(crate) reporter: &'a mut dyn Reporter,
 }
 
@@ -165,6 +183,17 @@ const NODES: &[(&str, Run)] = &[
     ("PrimitiveBoolean", words::primitive),
     ("StringConcatenate", words::concatenate),
     ("ComfySwitchNode", words::switch),
+    ("CheckpointLoaderSimple", diffusion::checkpoint),
+    ("UNETLoader", diffusion::load_painter),
+    ("CLIPLoader", diffusion::load_encoder),
+    ("VAELoader", diffusion::load_decoder),
+    ("ModelSamplingAuraFlow", diffusion::same_model),
+    ("EmptySD3LatentImage", diffusion::empty),
+    ("CLIPTextEncode", diffusion::encode),
+    ("EmptyLatentImage", diffusion::empty),
+    ("KSampler", diffusion::sample),
+    ("VAEDecode", diffusion::decode),
+    ("SaveText", save::text),
     ("SlowProbe", probe::run),
     (hostile::CLASS, hostile::run),
     ("DemoImage", paint::run),
@@ -191,7 +220,7 @@ pub(crate) fn changed(engine: &Engine, class: &str, inputs: &[(String, Json)]) -
         .1
         .as_str()?
         .to_owned();
-    let content = std::fs::read(engine.load_path(&file)).ok()?;
+    let content = std::fs::read(engine.load_path(&file)?).ok()?;
     Some(format!("{:?}", sha2::Sha256::digest(&content).as_slice()))
 }
 

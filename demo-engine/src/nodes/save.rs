@@ -1,12 +1,13 @@
 //! Nodes that write pictures into the output and temp directories.
 
-use super::{Call, Failure, Outcome};
-use crate::files::normalise;
+use super::{Call, Failure, Outcome, Value};
+use crate::files::{self, normalise};
 use crate::json::{Json, json};
 use image::{ImageEncoder as _, RgbImage};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use time::OffsetDateTime;
 
 pub(super) fn image(call: &mut Call<'_>) -> Result<Outcome, Failure> {
@@ -35,7 +36,29 @@ fn save(call: &Call<'_>, directory: &Path, prefix: &str, kind: &str) -> Result<O
     }
     let mut ui = json!({});
     ui.set("images", shown);
-    Ok(Outcome::shown(ui))
+    Ok(Outcome::shown_and(ui, Value::Images(pictures)))
+}
+
+pub(super) fn text(call: &mut Call<'_>) -> Result<Outcome, Failure> {
+    let text = call.text("text");
+    let place = Place::find(
+        &call.engine.options.output,
+        &call.text("filename_prefix"),
+        None,
+    )?;
+    let extension = call.text("format");
+    let name = format!("{}_{:05}.{extension}", place.stem, place.counter);
+    let pretty = serde_json::from_str::<serde_json::Value>(&text)
+        .ok()
+        .filter(|_| extension == "json")
+        .and_then(|value| serde_json::to_string_pretty(&value).ok());
+    place.write(&name, pretty.as_ref().unwrap_or(&text).as_bytes())?;
+    let mut ui = json!({ "text": [text] });
+    ui.set(
+        "files",
+        json!([{ "filename": name, "subfolder": place.subfolder, "type": "output" }]),
+    );
+    Ok(Outcome::shown_and(ui, Value::Plain(text.into())))
 }
 
 pub(super) fn animated_webp(call: &mut Call<'_>) -> Result<Outcome, Failure> {
@@ -57,7 +80,7 @@ pub(super) fn animated_webp(call: &mut Call<'_>) -> Result<Outcome, Failure> {
             )
             .map_err(|error| Failure::value(error.to_string()))?;
     }
-    animated(&place, "webp", &bytes)
+    animated(&place, "webp", &bytes, pictures)
 }
 
 pub(super) fn animated_png(call: &mut Call<'_>) -> Result<Outcome, Failure> {
@@ -85,15 +108,21 @@ pub(super) fn animated_png(call: &mut Call<'_>) -> Result<Outcome, Failure> {
         };
         encode(&mut bytes).map_err(|error| Failure::value(error.to_string()))?;
     }
-    animated(&place, "png", &bytes)
+    animated(&place, "png", &bytes, pictures)
 }
 
-fn animated(place: &Place, extension: &str, bytes: &[u8]) -> Result<Outcome, Failure> {
+fn animated(
+    place: &Place,
+    extension: &str,
+    bytes: &[u8],
+    pictures: Arc<Vec<RgbImage>>,
+) -> Result<Outcome, Failure> {
     let name = format!("{}_{:05}_.{extension}", place.stem, place.counter);
     place.write(&name, bytes)?;
-    Ok(Outcome::shown(json!({
+    let ui = json!({
         "images": [{ "filename": name, "subfolder": place.subfolder, "type": "output" }],
-    })))
+    });
+    Ok(Outcome::shown_and(ui, Value::Images(pictures)))
 }
 
 /// Where the next picture of a prefix goes.
@@ -121,21 +150,13 @@ impl Place {
             return Err(Failure::value("embedded null byte"));
         }
         let directory = root.join(&subfolder);
-        let real = normalise(&directory);
-        if !real.starts_with(root) {
-            let common: PathBuf = real
-                .components()
-                .zip(root.components())
-                .take_while(|(a, b)| a == b)
-                .map(|(a, _)| a)
-                .collect();
+        if !files::is_within(root, &directory) {
             return Err(Failure::Raised(
                 "Exception",
                 format!(
-                    "**** ERROR: Saving image outside the output folder is not allowed.\n full_output_folder: {}\n         output_dir: {}\n         commonpath: {}",
-                    real.display(),
+                    "**** ERROR: Saving image outside the output folder is not allowed.\n full_output_folder: {}\n         output_dir: {}",
+                    normalise(&directory).display(),
                     root.display(),
-                    common.display()
                 ),
             ));
         }
@@ -163,7 +184,7 @@ fn next_number(directory: &Path, stem: &str) -> usize {
             let name = entry.file_name().to_string_lossy().into_owned();
             let rest = name.strip_prefix(stem)?.strip_prefix('_')?;
             Some(
-                rest.split('_')
+                rest.split(['.', '_'])
                     .next()
                     .and_then(|digits| digits.parse::<usize>().ok())
                     .unwrap_or(0),

@@ -29,11 +29,10 @@ pub(super) fn preview(call: &mut Call<'_>) -> Result<Outcome, Failure> {
         Some(Value::Plain(Json::Text(text))) => text.clone(),
         Some(Value::Plain(Json::Null)) | None => "None".to_owned(),
         Some(Value::Plain(value)) => value.dump(),
-        Some(Value::Images(_) | Value::Mask(_)) => {
-            "source exists, but could not be serialized.".to_owned()
-        }
+        Some(_) => "source exists, but could not be serialized.".to_owned(),
     };
-    Ok(Outcome::shown(json!({ "text": [text] })))
+    let value = Value::Plain(text.as_str().into());
+    Ok(Outcome::shown_and(json!({ "text": [text] }), value))
 }
 
 /// Shows a name as it is given, whatever it is.

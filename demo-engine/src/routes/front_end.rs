@@ -34,7 +34,11 @@ pub(super) async fn index(engine: &Engine, asked: &Asked) -> Response {
             .await
         }
     };
-    answer::set(&mut response, header::CACHE_CONTROL, "no-cache");
+    answer::set(
+        &mut response,
+        header::CACHE_CONTROL,
+        "no-store, must-revalidate",
+    );
     answer::set(&mut response, header::PRAGMA, "no-cache");
     answer::set(&mut response, header::EXPIRES, "0");
     response

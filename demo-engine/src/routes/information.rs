@@ -51,23 +51,36 @@ const FOLDERS: &[(&str, &[&str], Option<&str>)] = &[
     ("upscale_models", &["upscale_models"], None),
     ("latent_upscale_models", &["latent_upscale_models"], None),
     ("custom_nodes", &[], None),
+    ("datasets", &[], None),
     ("hypernetworks", &["hypernetworks"], None),
     ("photomaker", &["photomaker"], None),
     ("classifiers", &["classifiers"], None),
     ("model_patches", &["model_patches"], None),
     ("audio_encoders", &["audio_encoders"], None),
+    ("background_removal", &["background_removal"], None),
+    ("frame_interpolation", &["frame_interpolation"], None),
+    ("geometry_estimation", &["geometry_estimation"], None),
+    ("optical_flow", &["optical_flow"], None),
+    ("detection", &["detection"], None),
 ];
-/// Kinds of files that count as models.
+/// Kinds of files that count as models in most folders.
 const MODELS: &[&str] = &[
-    "ckpt",
-    "pt",
-    "pt2",
-    "bin",
-    "pth",
-    "safetensors",
-    "pkl",
-    "sft",
-    "yaml",
+    ".bin",
+    ".ckpt",
+    ".pkl",
+    ".pt",
+    ".pt2",
+    ".pth",
+    ".safetensors",
+    ".sft",
+];
+/// Versions of the packages that the original names.
+const PACKAGES: &[(&str, &str)] = &[
+    ("comfyui-frontend-package", "1.49.6"),
+    ("comfyui-workflow-templates", "0.11.44"),
+    ("comfyui-embedded-docs", "0.5.10"),
+    ("comfy-kitchen", "0.2.31"),
+    ("comfy-aimdo", "0.4.13"),
 ];
 
 pub(super) fn answer(engine: &Engine, route: Route, asked: &Asked) -> Response {
@@ -77,6 +90,9 @@ pub(super) fn answer(engine: &Engine, route: Route, asked: &Asked) -> Response {
         Route::SystemStats => answer::json(&system_stats(engine)),
         Route::Features => answer::json(&socket::features(engine)),
         Route::ObjectInfo => {
+            if engine.options.assets {
+                super::assets::scan(engine, &["models", "input", "output"]);
+            }
             let all = catalogue
                 .names()
                 .filter_map(|name| Some((name.to_owned(), catalogue.describe(engine, name)?)));
@@ -120,6 +136,7 @@ pub(super) fn answer(engine: &Engine, route: Route, asked: &Asked) -> Response {
                 .map(|folder| {
                     let mut shown = json!({ "name": folder.0 });
                     shown.set("folders", texts(&directories(engine, folder.0)));
+                    shown.set("extensions", extensions_of(folder.0).to_vec());
                     shown
                 });
             answer::json(&shown.collect::<Vec<_>>().into())
@@ -151,7 +168,7 @@ pub(super) fn answer(engine: &Engine, route: Route, asked: &Asked) -> Response {
                 });
             answer::json(&shown.collect::<Vec<_>>().into())
         }
-        Route::ModelPreview => missing(),
+        Route::ModelPreview => answer::empty(preview(engine, asked)),
         Route::ModelMetadata => {
             metadata(engine, asked).map_or_else(missing, |metadata| answer::json(&metadata))
         }
@@ -160,8 +177,50 @@ pub(super) fn answer(engine: &Engine, route: Route, asked: &Asked) -> Response {
     }
 }
 
+/// Why there is no picture for a model. No model has one here.
+fn preview(engine: &Engine, asked: &Asked) -> StatusCode {
+    let folders = directories(engine, asked.place(0));
+    let name = asked.place(2);
+    if folders.is_empty() {
+        return StatusCode::NOT_FOUND;
+    }
+    let Ok(index) = asked.place(1).parse::<i64>() else {
+        return StatusCode::BAD_REQUEST;
+    };
+    if name.is_empty() {
+        return StatusCode::BAD_REQUEST;
+    }
+    let folder = usize::try_from(index).ok().and_then(|at| folders.get(at));
+    match folder {
+        Some(folder) if !files::is_within(folder, &folder.join(name)) => StatusCode::FORBIDDEN,
+        _ => StatusCode::NOT_FOUND,
+    }
+}
+
 fn system_stats(engine: &Engine) -> Json {
     let (total, free) = memory();
+    let packages: Vec<Json> = PACKAGES
+        .iter()
+        .map(|(name, version)| json!({ "name": name, "installed": version, "required": version }))
+        .collect();
+    let mut stats = stats(engine, total, free);
+    if let Some(system) = stats.get_mut("system") {
+        let mut all = json!({});
+        for (name, value) in system.as_object().unwrap_or_default() {
+            if name == "python_version" {
+                all.set("comfy_package_versions", packages.clone());
+            }
+            if name == "argv" {
+                all.set("deploy_environment", "demo");
+            }
+            all.set(name, value.clone());
+        }
+        *system = all;
+    }
+    stats
+}
+
+fn stats(engine: &Engine, total: u64, free: u64) -> Json {
     let mut words = vec!["main.py".to_owned()];
     words.extend(engine.options.words.iter().cloned());
     json!({
@@ -169,10 +228,10 @@ fn system_stats(engine: &Engine) -> Json {
             "os": if cfg!(windows) { "win32" } else if cfg!(target_os = "macos") { "darwin" } else { "linux" },
             "ram_total": total,
             "ram_free": free,
-            "comfyui_version": "0.12.1",
-            "required_frontend_version": "1.37.11",
-            "installed_templates_version": "0.8.31",
-            "required_templates_version": "0.8.31",
+            "comfyui_version": "0.33.0",
+            "required_frontend_version": "1.49.6",
+            "installed_templates_version": "0.11.44",
+            "required_templates_version": "0.11.44",
             "python_version": "none (demo engine)",
             "pytorch_version": "none (demo engine)",
             "embedded_python": false,
@@ -220,6 +279,11 @@ fn extensions(engine: &Engine) -> Vec<String> {
         .collect()
 }
 
+/// The names of all model folders.
+pub(super) fn folders() -> impl Iterator<Item = &'static str> {
+    FOLDERS.iter().map(|folder| folder.0)
+}
+
 fn known(folder: &str) -> bool {
     FOLDERS.iter().any(|(name, _, _)| *name == folder)
 }
@@ -229,12 +293,12 @@ fn directories(engine: &Engine, folder: &str) -> Vec<PathBuf> {
     let Some((name, below, saved)) = FOLDERS.iter().find(|(name, _, _)| *name == folder) else {
         return Vec::new();
     };
-    if *name == "custom_nodes" {
-        return vec![engine.options.base.join("custom_nodes")];
+    if matches!(*name, "custom_nodes" | "datasets") {
+        return vec![engine.options.base.join(name)];
     }
     let mut directories: Vec<PathBuf> = below
         .iter()
-        .map(|name| engine.options.base.join("models").join(name))
+        .map(|name| engine.options.models.join(name))
         .collect();
     directories.extend(saved.map(|name| engine.options.output.join(name)));
     directories
@@ -256,20 +320,47 @@ fn texts(paths: &[PathBuf]) -> Json {
         .into()
 }
 
+/// Kinds of files that count as models in a folder; none means that all do.
+fn extensions_of(folder: &str) -> &'static [&'static str] {
+    match folder {
+        "datasets" => &[],
+        "classifiers" => &[""],
+        "diffusers" => &["folder"],
+        _ => MODELS,
+    }
+}
+
+/// Names of the owner's models in a folder.
+pub(crate) fn model_names(engine: &Engine, folder: &str) -> Vec<String> {
+    models(engine, folder)
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect()
+}
+
 /// Names of a folder's models and which of its directories they lie in.
 fn models(engine: &Engine, folder: &str) -> Vec<(String, usize)> {
     let mut found = Vec::new();
+    let own = crate::nodes::MODELS.iter();
+    found.extend(
+        own.filter(|(place, _)| *place == folder)
+            .map(|(_, name)| ((*name).to_owned(), 0)),
+    );
+    let kinds = extensions_of(folder);
     for (index, directory) in directories(engine, folder).iter().enumerate() {
         for name in crate::userdata::list(directory, true) {
             let extension = Path::new(&name)
                 .extension()
-                .map(|text| text.to_string_lossy().to_lowercase());
-            if extension.is_some_and(|text| MODELS.contains(&text.as_str())) {
+                .map_or_else(String::new, |text| {
+                    format!(".{}", text.to_string_lossy().to_lowercase())
+                });
+            if kinds.is_empty() || kinds.contains(&extension.as_str()) {
                 found.push((name, index));
             }
         }
     }
     found.sort();
+    found.dedup();
     found
 }
 

@@ -88,7 +88,7 @@ fn files(engine: &Engine, kind: &str) -> Response {
     answer::json(
         &found
             .into_iter()
-            .map(|(_, name)| name)
+            .map(|(_, name)| format!("{name} [{kind}]"))
             .collect::<Vec<_>>()
             .into(),
     )

@@ -13,6 +13,7 @@ mod jobs;
 mod manager;
 mod pictures;
 mod prompts;
+mod replacements;
 mod table;
 mod users;
 
@@ -27,7 +28,15 @@ use percent_encoding::percent_decode_str;
 use std::sync::Arc;
 use table::{METHODS, Route, decoded_segments, find};
 
-pub(crate) use information::memory;
+/// Looks for files without a row, as ComfyUI does at its start.
+pub(crate) fn scan_assets(engine: &Engine) {
+    assets::scan(engine, &["models", "input", "output"]);
+}
+
+pub(crate) use information::{memory, model_names};
+
+/// What an engine without partner nodes lets its page do: nothing beyond the engine itself.
+const OFFLINE: &str = "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self'; connect-src 'self' data:; frame-src 'self'; object-src 'self';";
 
 /// What a request asks for, read once.
 #[derive(Debug)]
@@ -67,7 +76,9 @@ pub(crate) async fn handle(State(engine): State<Arc<Engine>>, request: Request) 
         return answer::text(StatusCode::BAD_REQUEST, "Bad Request");
     }
     let path = parts.uri.path().to_owned();
-    let mut response = if engine.options.cors.is_none() && foreign_origin(&parts.headers) {
+    let mut response = if engine.options.cors.is_none()
+        && (cross_site(&parts.headers) || foreign_origin(&parts.headers))
+    {
         answer::empty(StatusCode::FORBIDDEN)
     } else if parts.method == Method::OPTIONS
         && !(engine.options.faults.routes && path.starts_with("/demo/"))
@@ -76,7 +87,7 @@ pub(crate) async fn handle(State(engine): State<Arc<Engine>>, request: Request) 
     } else if parts.method == Method::CONNECT {
         answer::refused(StatusCode::NOT_FOUND)
     } else {
-        match find(&engine, &path) {
+        match find(&engine, parts.method.as_str(), &path) {
             Some((route, methods, places)) => {
                 let asked = Asked {
                     method: parts.method.clone(),
@@ -110,6 +121,9 @@ async fn dispatch(engine: &Arc<Engine>, route: Route, asked: &Asked, body: Body)
         Route::Prompts(route) => prompts::answer(engine, route, asked, body).await,
         Route::Jobs => jobs::list(engine, asked),
         Route::Job => jobs::one(engine, asked.place(0)),
+        Route::CancelJob => jobs::cancel(engine, asked.place(0)),
+        Route::CancelJobs => jobs::cancel_many(engine, asked, body).await,
+        Route::Replacements => answer::json(&replacements::all(engine)),
         Route::View => pictures::view(engine, asked).await,
         Route::UploadImage => pictures::upload_image(engine, asked, body).await,
         Route::UploadMask => pictures::upload_mask(engine, asked, body).await,
@@ -224,6 +238,9 @@ fn finish(engine: &Engine, asked: &HeaderMap, path: &str, response: &mut Respons
         );
         answer::set(response, header::ACCESS_CONTROL_ALLOW_CREDENTIALS, "true");
     }
+    if engine.options.offline {
+        answer::set(response, header::CONTENT_SECURITY_POLICY, OFFLINE);
+    }
     let origin = response.extensions().get::<Origin>().copied();
     if response.headers().contains_key(header::CACHE_CONTROL) || origin == Some(Origin::Raised) {
         return;
@@ -235,7 +252,7 @@ fn finish(engine: &Engine, asked: &HeaderMap, path: &str, response: &mut Respons
         .to_ascii_lowercase();
     let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
     if ends(&[".js", ".css"]) || (name.starts_with("index") && name.ends_with(".json")) {
-        answer::set(response, header::CACHE_CONTROL, "no-cache");
+        answer::set(response, header::CACHE_CONTROL, "no-store");
     } else if ends(&[
         ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp",
     ]) {
@@ -243,12 +260,19 @@ fn finish(engine: &Engine, asked: &HeaderMap, path: &str, response: &mut Respons
             404 if origin.is_none() => {
                 answer::set(response, header::CACHE_CONTROL, "public, max-age=3600")
             }
-            200..=299 | 301 | 302 | 304 | 308 | 404 => {
+            200..=206 | 301 | 308 | 404 => {
                 answer::set(response, header::CACHE_CONTROL, "public, max-age=86400");
             }
             _ => {}
         }
     }
+}
+
+/// Whether a browser says that another site asks, whatever for.
+fn cross_site(headers: &HeaderMap) -> bool {
+    headers
+        .get("sec-fetch-site")
+        .is_some_and(|value| value.as_bytes() == b"cross-site")
 }
 
 /// Whether a loopback host is asked on behalf of another origin. `null` has no host and passes.

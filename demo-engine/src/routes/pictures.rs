@@ -2,6 +2,7 @@
 
 use super::Asked;
 use crate::answer::{self, Refusal};
+use crate::assets::Place;
 use crate::body;
 use crate::files;
 use crate::json::{Json, json};
@@ -19,6 +20,16 @@ pub(super) async fn view(engine: &Engine, asked: &Asked) -> Response {
     let Some(given) = asked.query("filename") else {
         return answer::empty(StatusCode::NOT_FOUND);
     };
+    if given.starts_with("blake3:") {
+        let known = engine.assets.lock().with_hash(given).cloned();
+        return match known.and_then(|row| Some((row.name, row.place?.path))) {
+            Some((name, path)) => {
+                let kind = files::kind(&path).unwrap_or("application/octet-stream");
+                active_or_not(&path, &name, kind, asked).await
+            }
+            None => answer::empty(StatusCode::NOT_FOUND),
+        };
+    }
     let (name, annotated) = engine.annotated(given);
     if name.is_empty() || name.starts_with('/') || name.contains("..") {
         return answer::empty(StatusCode::BAD_REQUEST);
@@ -38,7 +49,7 @@ pub(super) async fn view(engine: &Engine, asked: &Asked) -> Response {
     }
     let channel = asked.query("channel").unwrap_or("rgba").to_owned();
     let preview = asked.query("preview").map(str::to_owned);
-    let mut response = if preview.is_some() || channel != "rgba" {
+    let mut response = if preview.is_some() || matches!(channel.as_str(), "rgb" | "a") {
         let source = path.clone();
         let made =
             tokio::task::spawn_blocking(move || convert(&source, preview.as_deref(), &channel))
@@ -48,20 +59,42 @@ pub(super) async fn view(engine: &Engine, asked: &Asked) -> Response {
             _ => return answer::broken(),
         }
     } else {
-        // These would run as script or style on the page's own origin; SVG is not thought of.
-        let kind = match files::kind(&path) {
-            Some("text/html" | "application/xhtml+xml" | "text/javascript" | "text/css") | None => {
-                "application/octet-stream"
-            }
-            Some(kind) => kind,
-        };
-        files::serve(&path, &asked.method, &asked.headers, Some(kind)).await
+        let kind = files::kind(&path).unwrap_or("application/octet-stream");
+        return active_or_not(&path, base, kind, asked).await;
     };
     answer::set(
         &mut response,
         header::CONTENT_DISPOSITION,
         &format!("filename=\"{base}\""),
     );
+    response
+}
+
+/// Answers a file as it is. What a browser would run on the page's own origin comes as a download, except a
+/// drawing that the page shows as a picture, where nothing in it runs.
+async fn active_or_not(path: &Path, base: &str, kind: &str, asked: &Asked) -> Response {
+    let base = base.replace('\\', "\\\\").replace('"', "\\\"");
+    let active = files::is_active(kind);
+    let as_picture = kind == "image/svg+xml"
+        && asked
+            .headers
+            .get("sec-fetch-dest")
+            .is_some_and(|value| value == "image");
+    let (kind, disposition) = if active && !as_picture {
+        (
+            "application/octet-stream",
+            format!("attachment; filename=\"{base}\""),
+        )
+    } else {
+        (kind, format!("filename=\"{base}\""))
+    };
+    let mut response = files::serve(path, &asked.method, &asked.headers, Some(kind)).await;
+    answer::set(&mut response, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    answer::set(&mut response, header::CONTENT_DISPOSITION, &disposition);
+    if active {
+        answer::set(&mut response, header::VARY, "Sec-Fetch-Dest");
+        answer::set(&mut response, header::CACHE_CONTROL, "no-store");
+    }
     response
 }
 
@@ -127,10 +160,44 @@ pub(super) async fn upload_image(engine: &Engine, asked: &Asked, body: Body) -> 
             if !target.there && tokio::fs::write(&target.path, &part.data).await.is_err() {
                 return answer::broken();
             }
-            answer::json(&named(&target))
+            answer::json(&registered(engine, &target))
         }
         Err(refusal) => *refusal,
     }
+}
+
+/// The answer to an upload, with its row in the asset list if there is one.
+fn registered(engine: &Engine, target: &Target) -> Json {
+    let mut answer = named(target);
+    if !engine.options.assets {
+        return answer;
+    }
+    let root = match target.kind.as_str() {
+        "output" => "output",
+        _ => "input",
+    };
+    let below = files::join(
+        Path::new("/"),
+        &format!("{}/{}", target.subfolder, target.name),
+    );
+    let place = Place {
+        root,
+        path: target.path.clone(),
+        name: below.to_string_lossy().trim_start_matches('/').to_owned(),
+    };
+    let mut assets = engine.assets.lock();
+    if let Some(row) = assets.register(place, Some(&target.name), &[root]) {
+        let mut asset = json!({ "id": row.id, "name": row.name });
+        asset.set(
+            "asset_hash",
+            row.hash.as_deref().map_or(Json::Null, Json::from),
+        );
+        asset.set("size", row.size);
+        asset.set("mime_type", row.kind.map_or(Json::Null, Json::from));
+        asset.set("tags", row.tags.clone());
+        answer.set("asset", asset);
+    }
+    answer
 }
 
 pub(super) async fn upload_mask(engine: &Engine, asked: &Asked, body: Body) -> Response {

@@ -1,6 +1,6 @@
 //! Prompts, the queue and the history.
 
-use super::Asked;
+use super::{Asked, jobs, replacements};
 use crate::answer;
 use crate::body;
 use crate::graph::validation::{self, Verdict};
@@ -55,7 +55,12 @@ pub(super) async fn answer(
             }
             // Deep graphs are walked recursively, as the original does.
             let engine = Arc::clone(engine);
-            tokio::task::spawn_blocking(move || post(&engine, &sent))
+            let source = asked
+                .headers
+                .get("comfy-usage-source")
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned);
+            tokio::task::spawn_blocking(move || post(&engine, &sent, source.as_deref()))
                 .await
                 .unwrap_or_else(|_| answer::broken())
         }
@@ -75,7 +80,7 @@ pub(super) async fn answer(
     }
 }
 
-fn post(engine: &Engine, sent: &Json) -> Response {
+fn post(engine: &Engine, sent: &Json, source: Option<&str>) -> Response {
     engine.say("got prompt");
     let fields = match sent {
         Json::Object(_) => true,
@@ -109,10 +114,26 @@ fn post(engine: &Engine, sent: &Json) -> Response {
         });
         return answer::json_with(StatusCode::BAD_REQUEST, &error);
     };
-    let id = sent
-        .get("prompt_id")
-        .map_or_else(|| uuid::Uuid::new_v4().to_string(), Json::python_text);
+    let id = match sent.get("prompt_id") {
+        None | Some(Json::Null) => uuid::Uuid::new_v4().to_string(),
+        Some(Json::Text(id)) if jobs::is_canonical(id) => id.clone(),
+        Some(_) => {
+            let error = json!({
+                "error": {
+                    "type": "invalid_prompt_id",
+                    "message": "prompt_id must be a valid UUID",
+                    "details": "prompt_id must be a UUID string in canonical lowercase hyphenated form; omit it to let the server generate one",
+                    "extra_info": {},
+                },
+                "node_errors": {},
+            });
+            return answer::json_with(StatusCode::BAD_REQUEST, &error);
+        }
+    };
     let mut prompt = prompt.clone();
+    if replacements::apply(engine, &mut prompt).is_err() {
+        return answer::broken();
+    }
     match validation::validate(
         engine,
         &mut prompt,
@@ -121,7 +142,7 @@ fn post(engine: &Engine, sent: &Json) -> Response {
     ) {
         Verdict::Raised => answer::broken(),
         Verdict::Refused { error, node_errors } => {
-            engine.say(&format!("invalid prompt: {}", error.python_text()));
+            engine.warn(&format!("invalid prompt: {}", error.python_text()));
             let mut refusal = json!({});
             refusal.set("error", error);
             refusal.set("node_errors", node_errors);
@@ -137,6 +158,9 @@ fn post(engine: &Engine, sent: &Json) -> Response {
             }
             if let Some(client) = sent.get("client_id") {
                 extra.set("client_id", client.clone());
+            }
+            if let (Some(source), None) = (source, extra.get("comfy_usage_source")) {
+                extra.set("comfy_usage_source", source);
             }
             for secret in ["auth_token_comfy_org", "api_key_comfy_org"] {
                 extra.remove(secret);
@@ -196,7 +220,7 @@ fn change_queue(engine: &Engine, sent: &Json) -> Response {
         .and_then(Json::as_list)
         .unwrap_or_default()
     {
-        engine.queue.delete(&id.python_text(), |remaining| {
+        let _ = engine.queue.delete(&id.python_text(), |remaining| {
             engine.announce_queue(remaining)
         });
     }

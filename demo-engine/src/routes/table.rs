@@ -60,6 +60,9 @@ pub(super) enum Route {
     Prompts(prompts::Route),
     Jobs,
     Job,
+    CancelJob,
+    CancelJobs,
+    Replacements,
     View,
     UploadImage,
     UploadMask,
@@ -93,6 +96,9 @@ const ROUTES: &[(At, &[&str], &str, Route)] = &[
     (Both, POST, "free", Route::Prompts(P::Free)),
     (Both, GET, "api/jobs", Route::Jobs),
     (Both, GET, "api/jobs/{}", Route::Job),
+    (Both, POST, "api/jobs/{}/cancel", Route::CancelJob),
+    (Both, POST, "api/jobs/cancel", Route::CancelJobs),
+    (Both, GET, "node_replacements", Route::Replacements),
     (Both, GET, "view", Route::View),
     (Both, POST, "upload/image", Route::UploadImage),
     (Both, POST, "upload/mask", Route::UploadMask),
@@ -220,6 +226,30 @@ const ROUTES: &[(At, &[&str], &str, Route)] = &[
     ),
     (
         Here,
+        GET,
+        "api/assets/seed/status",
+        Route::Assets(assets::Route::SeedStatus),
+    ),
+    (
+        Here,
+        POST,
+        "api/assets/seed/cancel",
+        Route::Assets(assets::Route::SeedCancel),
+    ),
+    (
+        Here,
+        POST,
+        "api/assets/prune",
+        Route::Assets(assets::Route::Prune),
+    ),
+    (
+        Here,
+        GET,
+        "api/assets/tags/refine",
+        Route::Assets(assets::Route::Refine),
+    ),
+    (
+        Here,
         &["GET", "HEAD", "PUT", "DELETE"],
         "api/assets/{uuid}",
         Route::Assets(assets::Route::One),
@@ -253,13 +283,14 @@ const ROUTES: &[(At, &[&str], &str, Route)] = &[
 
 type Found = (Route, &'static [&'static str], Vec<String>);
 
-/// The route of a path, its methods and what stands for the places of its pattern.
-pub(super) fn find(engine: &Engine, path: &str) -> Option<Found> {
+/// The route of a path that takes the method, else one that does not: its methods and what stands for the places of its pattern.
+pub(super) fn find(engine: &Engine, method: &str, path: &str) -> Option<Found> {
     let segments = decoded_segments(path);
     let below_api = segments
         .first()
         .is_some_and(|first| first == "api")
         .then(|| &segments[1..]);
+    let mut other = None;
     for (at, methods, pattern, route) in ROUTES {
         if matches!(route, Route::Demo(_)) && !engine.options.faults.routes {
             continue;
@@ -270,8 +301,15 @@ pub(super) fn find(engine: &Engine, path: &str) -> Option<Found> {
             _ => here,
         };
         if let Some(places) = found {
-            return Some((*route, methods, places));
+            let found = (*route, *methods, places);
+            if methods.contains(&method) {
+                return Some(found);
+            }
+            other.get_or_insert(found);
         }
+    }
+    if other.is_some() {
+        return other;
     }
     if engine.options.manager {
         let below = below_api.unwrap_or(&segments).join("/");

@@ -9,7 +9,7 @@ use crate::state::Engine;
 use crate::userdata::{self, SYSTEM};
 use axum::body::Body;
 use axum::response::Response;
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, header};
 use percent_encoding::percent_decode_str;
 use std::path::{Path, PathBuf};
 
@@ -207,8 +207,26 @@ async fn file(engine: &Engine, route: Route, asked: &Asked, body: Body) -> Respo
             Err(_) => answer::broken(),
         },
         _ if !there => missing(),
-        _ => files::serve(&path, &asked.method, &asked.headers, None).await,
+        _ => download(engine, &user, asked, &path).await,
     }
+}
+
+/// A user's file. Only the style of the page is shown in place, all else is a download.
+async fn download(engine: &Engine, user: &str, asked: &Asked, path: &Path) -> Response {
+    let style = path == engine.users.root(user).join("user.css");
+    let kind = files::kind(path).unwrap_or("application/octet-stream");
+    let kind = if style {
+        "text/css"
+    } else if files::is_active(kind) {
+        "application/octet-stream"
+    } else {
+        kind
+    };
+    let mut response = files::serve(path, &asked.method, &asked.headers, Some(kind)).await;
+    answer::set(&mut response, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    let disposition = if style { "inline" } else { "attachment" };
+    answer::set(&mut response, header::CONTENT_DISPOSITION, disposition);
+    response
 }
 
 fn overwrites(asked: &Asked) -> bool {

@@ -10,6 +10,9 @@ const built = (name) => fileURLToPath(new URL(`../../../target/debug/${name}`, i
 /** ComfyUI's own front end; without it the demo engine shows a small page of its own. */
 export const frontEnd = process.env.DEMO_ENGINE_FRONT_END;
 
+/** The newest version of it that was tried. */
+export const newestFrontEnd = process.env.DEMO_ENGINE_FRONT_END_NEWEST;
+
 /** The real ComfyUI, if one is named. */
 export const comfyui = process.env.COMFYUI_DIR && {
   directory: process.env.COMFYUI_DIR,
@@ -23,9 +26,15 @@ export const admin = { username: "ada", password: "lovelace-1815!" };
 
 /**
  * A gateway with a data folder of its own, and the demo engine or this ComfyUI, which finds its own folders
- * there as well, and these nodes; `stop` ends it and removes the folder.
+ * there as well, and these nodes; the demo engine shows the front end of that folder. `stop` ends it and removes
+ * the folder.
  */
-export async function startSentinel(settings = [], installation = undefined, nodes = []) {
+export async function startSentinel(
+  settings = [],
+  installation = undefined,
+  nodes = [],
+  page = frontEnd,
+) {
   const folder = await mkdtemp(join(tmpdir(), "sentinel-browser-"));
   if (installation) {
     const place = join(folder, "comfyui", "custom_nodes");
@@ -46,7 +55,11 @@ export async function startSentinel(settings = [], installation = undefined, nod
       ...settings.flatMap((setting) => ["--set", setting]),
     ],
     {
-      env: { ...process.env, DEMO_ENGINE: process.env.DEMO_ENGINE ?? built("demo-engine") },
+      env: {
+        ...process.env,
+        DEMO_ENGINE: process.env.DEMO_ENGINE ?? built("demo-engine"),
+        DEMO_ENGINE_FRONT_END: page ?? "",
+      },
       stdio: ["ignore", "pipe", "pipe"],
     },
   );
