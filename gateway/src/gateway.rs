@@ -1,5 +1,6 @@
 //! Puts the parts together, and takes them apart in the right order.
 
+use crate::access::origins::{RefusedNames, ReportedNames, follow_tailscale};
 use crate::access::{AccessLists, Attempts};
 use crate::accounts::{Database, Hasher};
 use crate::app::{App, Live};
@@ -111,9 +112,12 @@ impl Gateway {
         )?;
         let engines = Engines::open(&config, data, &accounts, &store).map_err(io(data.logs()))?;
         let (sharing, sharing_task, tls) = Sharing::open(&started_with, data, listen)?;
+        let reported_names = ReportedNames::default();
         let app = Arc::new(App {
             data: data.clone(),
-            live: ArcSwap::from_pointee(Live::of(&started_with)),
+            live: ArcSwap::from_pointee(Live::of(&started_with, &reported_names)),
+            reported_names: reported_names.clone(),
+            refused_names: RefusedNames::default(),
             hasher: Arc::new(Hasher::start().map_err(io(data.root().to_path_buf()))?),
             config: Arc::clone(&config),
             started_with: Arc::clone(&started_with),
@@ -149,6 +153,7 @@ impl Gateway {
         tasks.spawn(statistics::run(Arc::clone(&app), stopping.clone()));
         let attendant = sharing_task.attend(Arc::clone(&app), server);
         let serving = tokio::spawn(attendant.run(stopping.clone()));
+        tasks.spawn(follow_tailscale(reported_names, stopping.clone()));
         tasks.spawn(watcher::run(Arc::clone(&app), stopping.clone()));
         tasks.spawn(announce_engine(Arc::clone(&app), stopping.clone()));
         let local = LocalApi::new(&app);

@@ -15,6 +15,7 @@ mod tunnel;
 mod uploads;
 
 pub(crate) use idle::StallGuard;
+pub(crate) use path::mend_userdata;
 pub use path::{PathFault, is_manager_path, normalise};
 pub(crate) use pool::{CONNECTION_BUFFER, Pool};
 
@@ -357,7 +358,8 @@ async fn exchange(
     }
     headers::clean_response(response.headers_mut(), path_and_query.path(), is_separate);
     if is_page {
-        return Ok(overlay::add_script(response, &method).await);
+        let address = context.origins.address(overlay::SCRIPT);
+        return Ok(overlay::add_script(response, &method, &address).await);
     }
     Ok(response.map(|body| Body::new(IdleBody::new(body, IDLE_TIMEOUT).using(in_use))))
 }

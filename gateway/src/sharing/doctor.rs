@@ -98,6 +98,7 @@ pub(crate) async fn examine(app: &App) -> Vec<Check> {
     checks.push(allow_list(app, &state));
     checks.push(deny_list(app, &state));
     checks.push(name(&state));
+    checks.push(refused_names(app));
     checks.push(encryption(app, &state));
     checks.push(ipv6_only(&state));
     checks.push(vpn(&state));
@@ -460,6 +461,31 @@ fn name(state: &SharingState) -> Check {
                 .hint("The address with numbers works nevertheless.")
         }
     }
+}
+
+fn refused_names(app: &App) -> Check {
+    const ID: &str = "refused_names";
+    const TITLE: &str = "Nobody is refused because of a name or a proxy";
+    let refused = app.refused_names.list();
+    if refused.is_empty() {
+        return Check::new(
+            ID,
+            TITLE,
+            Finding::Ok,
+            "refused_names_none",
+            "Since the start nobody near was refused for that.",
+        );
+    }
+    let names: Vec<String> = refused.into_iter().map(|refused| refused.value).collect();
+    Check::new(
+        ID,
+        TITLE,
+        Finding::Warning,
+        "refused_names_some",
+        format!("Refused: {}.", names.join(", ")),
+    )
+    .value("names", names)
+    .hint("Allow below what you know. A name that is not yours would let a foreign web page act as Sentinel's own.")
 }
 
 fn encryption(app: &App, state: &SharingState) -> Check {
