@@ -14,6 +14,7 @@ use crate::http::tls::TlsError;
 use crate::http::{Connections, Server, ServerError, Waiting, router};
 use crate::jobs::{self, Notifier, Queue};
 use crate::local::LocalApi;
+use crate::server::PortTaken;
 use crate::setup::{self, Setup};
 use crate::sharing::Sharing;
 use crate::statistics::{self, Statistics};
@@ -62,6 +63,16 @@ pub enum GatewayError {
     /// Cannot listen.
     #[error(transparent)]
     Server(#[from] ServerError),
+}
+
+impl GatewayError {
+    /// The port that another program holds, if that is why.
+    pub fn taken_port(&self) -> Option<&PortTaken> {
+        match self {
+            Self::Server(ServerError::Taken(taken)) => Some(taken),
+            _ => None,
+        }
+    }
 }
 
 /// The running gateway.

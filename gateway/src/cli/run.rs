@@ -7,6 +7,7 @@ use crate::config::ConfigFile;
 use crate::files::DataDirectory;
 use crate::log;
 use crate::{Gateway, GatewayError};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use tokio::signal::ctrl_c;
 use tracing_appender::non_blocking::WorkerGuard;
@@ -49,7 +50,13 @@ pub(super) fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let gateway = Gateway::start(&data, config, options.listen)?;
+        let gateway = Gateway::start(&data, config, options.listen).map_err(|error| {
+            let way_out = way_out(&error, options.listen);
+            match way_out {
+                Some(way_out) => anyhow::Error::new(error).context(way_out),
+                None => error.into(),
+            }
+        })?;
         let status = gateway.status();
         say(&format!("Sentinel is ready at {}", status.local_url));
         for address in status.listening.iter().filter(|address| !address.ip().is_loopback()) {
@@ -74,6 +81,20 @@ pub(super) fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
             }
         }
         Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// How to start nevertheless when another program holds the port.
+fn way_out(error: &GatewayError, listen: Option<SocketAddr>) -> Option<String> {
+    let free = error.taken_port()?.next_free?;
+    Some(match listen {
+        Some(listen) => format!(
+            "cannot start: end that program, or start with --listen {}",
+            SocketAddr::new(listen.ip(), free)
+        ),
+        None => format!(
+            "cannot start: end that program, or start with --set sharing.port={free} (in config.json: \"sharing\": {{\"port\": {free}}})"
+        ),
     })
 }
 

@@ -9,6 +9,7 @@ use super::written::Unflushed;
 use crate::access::ClientIp;
 use crate::app::App;
 use crate::proxy::{CONNECTION_BUFFER, StallGuard};
+use crate::server::{BindFault, PortTaken, bind_all, is_held_beside};
 use axum::Router;
 use axum::body::Body;
 use futures_util::FutureExt as _;
@@ -18,7 +19,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{SockRef, TcpKeepalive};
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdTcpStream};
@@ -45,8 +46,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 /// After a failure to accept, e.g. too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Connections that wait for the kernel's hand-over.
-const BACKLOG: i32 = 1024;
 /// Connections that wait for a worker thread.
 const HAND_OVER: usize = 1024;
 /// Workers at most: a few cores move more than any network brings.
@@ -59,7 +58,10 @@ const MAX_HEADERS: usize = 128;
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The address is taken or not ours.
+    /// Another program holds the port.
+    #[error("{0}")]
+    Taken(PortTaken),
+    /// The address is not ours.
     #[error("cannot listen on {address}")]
     Bind {
         /// Address asked for.
@@ -74,17 +76,21 @@ pub enum ServerError {
 }
 
 impl ServerError {
-    /// Whether the port is taken, and that by listeners of ours that are about to close.
-    fn is_taken_by(&self, ours: &[Listening]) -> bool {
-        match self {
-            Self::Bind { address, source } => {
-                source.kind() == io::ErrorKind::AddrInUse
-                    && ours
-                        .iter()
-                        .any(|listening| listening.address.port() == address.port())
-            }
-            Self::Thread(_) => false,
+    fn of(fault: BindFault, wanted: &[SocketAddr]) -> Self {
+        match fault {
+            BindFault::Taken(address) => Self::Taken(PortTaken::look(address, wanted)),
+            BindFault::Other(address, source) => Self::Bind { address, source },
         }
+    }
+}
+
+/// Whether a port is taken, and that by listeners of ours that are about to close.
+fn is_taken_by(fault: &BindFault, ours: &[Listening]) -> bool {
+    match fault {
+        BindFault::Taken(address) => ours
+            .iter()
+            .any(|listening| listening.address.port() == address.port()),
+        BindFault::Other(..) => false,
     }
 }
 
@@ -121,7 +127,11 @@ impl Server {
         router: &Router,
         addresses: &[SocketAddr],
     ) -> Result<Self, ServerError> {
-        let listeners = bind_all(addresses, false)?;
+        if let Some(taken) = is_held_beside(addresses) {
+            return Err(ServerError::Taken(taken));
+        }
+        let listeners =
+            bind_all(addresses, false).map_err(|fault| ServerError::of(fault, addresses))?;
         let stopping = CancellationToken::new();
         let count = std::thread::available_parallelism()
             .map_or(1, std::num::NonZero::get)
@@ -193,7 +203,7 @@ impl Server {
                 close(removed).await;
                 Ok(())
             }
-            Err(error) if error.is_taken_by(&removed) => {
+            Err(fault) if is_taken_by(&fault, &removed) => {
                 let old: Vec<_> = removed.iter().map(|listening| listening.address).collect();
                 close(removed).await;
                 match bind_all(&added, !self.listeners.is_empty()) {
@@ -201,16 +211,17 @@ impl Server {
                         self.accept_on(listeners);
                         Ok(())
                     }
-                    Err(error) => {
-                        let again = bind_all(&old, !self.listeners.is_empty())?;
+                    Err(fault) => {
+                        let again = bind_all(&old, !self.listeners.is_empty())
+                            .map_err(|fault| ServerError::of(fault, &old))?;
                         self.accept_on(again);
-                        Err(error)
+                        Err(ServerError::of(fault, &wanted))
                     }
                 }
             }
-            Err(error) => {
+            Err(fault) => {
                 self.listeners.extend(removed);
-                Err(error)
+                Err(ServerError::of(fault, &wanted))
             }
         }
     }
@@ -257,52 +268,6 @@ async fn close(listeners: Vec<Listening>) {
     for listening in listeners {
         let _ = listening.task.await;
     }
-}
-
-/// Binds all or none. A machine without IPv6 is served over IPv4 alone.
-fn bind_all(addresses: &[SocketAddr], has_others: bool) -> Result<Vec<TcpListener>, ServerError> {
-    let mut listeners: Vec<TcpListener> = Vec::new();
-    for address in addresses {
-        let mut address = *address;
-        if let Some(first) = listeners
-            .first()
-            .and_then(|listener| listener.local_addr().ok())
-            && address.port() == 0
-        {
-            address.set_port(first.port());
-        }
-        match bind(address) {
-            Ok(listener) => listeners.push(listener),
-            Err(error)
-                if address.is_ipv6()
-                    && (has_others || !listeners.is_empty())
-                    && error.kind() != io::ErrorKind::AddrInUse =>
-            {
-                tracing::debug!(%address, %error, "not listening on this address");
-            }
-            Err(source) => return Err(ServerError::Bind { address, source }),
-        }
-    }
-    Ok(listeners)
-}
-
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    // On Windows this option would let another program take the port over.
-    if cfg!(unix) {
-        socket.set_reuse_address(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
 }
 
 struct Acceptor {

@@ -109,6 +109,33 @@ fn listening(state: &SharingState) -> Check {
     const ID: &str = "listening";
     const TITLE: &str = "Sentinel listens on the network";
     let port = state.port();
+    if let Some(taken) = &state.taken {
+        let wanted = taken.address.port();
+        let check = Check::new(
+            ID,
+            TITLE,
+            Finding::Problem,
+            if taken.holder.is_some() {
+                "port_taken"
+            } else {
+                "port_taken_unknown"
+            },
+            format!("The {taken}."),
+        )
+        .value("port", wanted);
+        let check = match &taken.holder {
+            Some(holder) => check
+                .value("program", holder.program.clone())
+                .value("process", holder.process),
+            None => check,
+        };
+        return match taken.next_free {
+            Some(free) => check
+                .value("free", free)
+                .hint(format!("Choose port {free}, or end that program.")),
+            None => check.hint("Choose another port, or end that program."),
+        };
+    }
     if let Some(fault) = &state.fault {
         return Check::new(
             ID,
