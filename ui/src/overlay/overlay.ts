@@ -4,6 +4,7 @@
  * It is a guest there: it lives in a shadow root, brings no global names, and whatever goes wrong in it, ComfyUI's page
  * carries on as if it were not there.
  */
+import { at } from "../addresses";
 import type { Me } from "../api/types";
 import { logOut } from "../browser/forget";
 import { middleOf, parsePlace, placeAt, type Place } from "./place";
@@ -34,12 +35,12 @@ void start().catch(ignore);
 async function start(): Promise<void> {
   // In a frame the top page already has the button.
   if (window.top !== window || document.getElementById(tagId)) return;
-  const response = await fetch("/sentinel/api/me", {
+  const response = await fetch(at("/sentinel/api/me"), {
     headers: { Accept: "application/json" },
     cache: "no-store",
   });
   if (response.status === 401) {
-    location.assign("/login");
+    location.assign(at("/login"));
     return;
   }
   if (!response.ok) return;
@@ -120,15 +121,15 @@ function show(me: Me): void {
   });
 
   const items: HTMLElement[] = [
-    link(texts.gallery, "gallery", "/sentinel/gallery"),
-    link(texts.account, "account", "/sentinel/account"),
+    link(texts.gallery, "gallery", at("/sentinel/gallery")),
+    link(texts.account, "account", at("/sentinel/account")),
   ];
-  if (me.admin) items.push(link(texts.manage, "manage", "/sentinel/"));
-  const leave = link(texts.log_out, "log_out", "/logout");
+  if (me.admin) items.push(link(texts.manage, "manage", at("/sentinel/")));
+  const leave = link(texts.log_out, "log_out", at("/logout"));
   leave.addEventListener("click", (event) => {
     event.preventDefault();
     void logOut().catch(() => {
-      location.assign("/logout");
+      location.assign(at("/logout"));
     });
   });
   items.push(tell.item);

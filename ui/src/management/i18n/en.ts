@@ -392,6 +392,35 @@ export const en = {
     "Many systems have no firewall switched on. If yours has, open the port in a terminal:",
   "sharing.firewall.command_admin": "Command for the terminal",
 
+  "refused.title": "Refused because of a name or a proxy",
+  "refused.lead":
+    "Somebody near or signed in asked for Sentinel in a way that it does not know. Allow what you recognise; the rest stays refused.",
+  "refused.asked_by": "Asked by {address}, {time}",
+  "refused.meaning.allowed_hosts":
+    "Allowing means: whoever controls the name {name} can show pages that count as Sentinel’s own in the browsers of those who are signed in. Allow it only if the name is yours.",
+  "refused.meaning.trusted_proxies":
+    "Allowing means: Sentinel believes the program at {name} when it says who asks, also for address lists and lock-outs. Allow it only if that is your reverse proxy.",
+  "refused.public": "This is a name of the public internet",
+  "refused.public_text": "If you do not know it, somebody may be trying to get in by it: do not allow it.",
+  "refused.allow": "Allow",
+  "refused.allow_label": "Allow {name}",
+  "refused.allowed": "{name} is allowed.",
+  "refused.forget": "Dismiss",
+  "refused.forget_label": "Dismiss {name}",
+  "doctor.refused_names.refused_names_some.title": "Nobody is refused because of a name or a proxy",
+  "doctor.refused_names.refused_names_some.detail": "Refused: {names}.",
+  "doctor.refused_names.refused_names_some.hint":
+    "Allow below what you know. A name that is not yours would let a foreign web page act as Sentinel’s own.",
+  "sharing.port_taken": "Port {port} is used by another program. What there was before stays.",
+  "sharing.port_taken_by":
+    "Port {port} is used by {program} (process {process}). What there was before stays.",
+  "sharing.use_port": "Use port {port}",
+  "doctor.listening.port_taken.title": "Sentinel listens on the network",
+  "doctor.listening.port_taken.detail": "Port {port} is used by {program} (process {process}).",
+  "doctor.listening.port_taken.hint": "Choose another port, or end that program.",
+  "doctor.listening.port_taken_unknown.title": "Sentinel listens on the network",
+  "doctor.listening.port_taken_unknown.detail": "Port {port} is used by another program.",
+  "doctor.listening.port_taken_unknown.hint": "Choose another port, or end that program.",
   "doctor.examine": "Examine now",
   "doctor.again": "Examine again",
   "doctor.fine": "Nothing is in the way, as far as this computer can tell.",
@@ -490,6 +519,7 @@ export const en = {
   "settings.fault.range": "This has to be between {min} and {max}.",
   "settings.fault.empty": "This must not be empty.",
   "settings.fault.host_label": "Use letters, digits and hyphens.",
+  "settings.fault.base_path": "Write a path such as /comfyui, or nothing.",
   "settings.fault.url": "Write it as http://host:port, or leave it empty.",
   "settings.fault.network": "A line is neither an address nor a range such as 192.168.1.0/24.",
   "settings.fault.host_name": "A line is no host name.",
@@ -615,6 +645,9 @@ export const en = {
   "config.meaning.sharing.port": "Part of the address. 0 takes any that is free.",
   "config.title.sharing.name": "Name in the network",
   "config.meaning.sharing.name": "Others find it by this name with .local behind it.",
+  "config.title.sharing.base_path": "Path at the reverse proxy",
+  "config.meaning.sharing.base_path":
+    "Where a reverse proxy shows Sentinel below a path, for example /comfyui. Empty: no such path.",
   "config.title.sharing.tls.enabled": "Encrypted connections (HTTPS)",
   "config.meaning.sharing.tls.enabled": "Keeps passwords and pictures from others in the same network.",
   "config.title.sharing.tls.certificate": "Own certificate (file)",
