@@ -4,23 +4,17 @@
 use super::connections::Place;
 use super::context::WorkerContext;
 use super::door::Door;
-use super::pages;
 use super::written::Unflushed;
 use crate::access::ClientIp;
 use crate::app::App;
 use crate::proxy::{CONNECTION_BUFFER, StallGuard};
 use crate::server::{BindFault, PortTaken, bind_all, is_held_beside};
 use axum::Router;
-use axum::body::Body;
 use futures_util::FutureExt as _;
-use http::header::{HOST, LOCATION};
-use http::{HeaderValue, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
-use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::pin::pin;
@@ -380,6 +374,7 @@ impl Worker {
             worker: Arc::clone(&self.context),
             peer: accepted.peer,
             is_tls: false,
+            is_https_forced: false,
             unflushed: Unflushed::default(),
         };
         let tls = self.app.tls.load_full();
@@ -400,9 +395,10 @@ impl Worker {
                 };
                 // A TLS record of a handshake begins with 22; no HTTP method does.
                 if first[0] != 22 {
-                    if force_https {
-                        return redirect_to_https(stream, door).await;
-                    }
+                    let door = Door {
+                        is_https_forced: force_https,
+                        ..door
+                    };
                     return serve_http(stream, door, &stopping).await;
                 }
                 let handshake = TlsAcceptor::from(tls.config()).accept(stream);
@@ -466,57 +462,4 @@ where
     if let Err(error) = served {
         tracing::debug!(%error, "a connection ended");
     }
-}
-
-/// `force_https`: plain HTTP on the same port learns where to go (defect S49), and gets what helps a
-/// device to trust our certificate; nothing else.
-async fn redirect_to_https(stream: TcpStream, door: Door) {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let door = door.clone();
-        async move {
-            let mut response = if pages::is_told_in_clear(request.method(), request.uri()) {
-                let Ok(response) = door.answer(request).await;
-                response
-            } else {
-                to_https(&request)
-            };
-            response
-                .headers_mut()
-                .insert(http::header::CONNECTION, HeaderValue::from_static("close"));
-            Ok::<_, Infallible>(response)
-        }
-    });
-    let connection = http_builder()
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service);
-    let _ = timeout(HEADER_TIMEOUT, connection).await;
-}
-
-fn to_https(request: &Request<Incoming>) -> Response<Body> {
-    let host = request
-        .headers()
-        .get(HOST)
-        .and_then(|host| host.to_str().ok());
-    let location = host
-        .filter(|host| {
-            host.parse::<http::uri::Authority>()
-                .is_ok_and(|host| !host.as_str().contains('@'))
-        })
-        .map(|host| {
-            format!(
-                "https://{host}{}",
-                request
-                    .uri()
-                    .path_and_query()
-                    .map_or("/", |path| path.as_str())
-            )
-        })
-        .and_then(|location| HeaderValue::from_str(&location).ok());
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::BAD_REQUEST;
-    if let Some(location) = location {
-        *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
-        response.headers_mut().insert(LOCATION, location);
-    }
-    response
 }
