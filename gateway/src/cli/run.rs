@@ -3,7 +3,7 @@
 use super::arguments::RunOptions;
 use super::console::say;
 use super::{open_config, open_data};
-use crate::config::ConfigFile;
+use crate::config::{ConfigFile, Settings};
 use crate::files::DataDirectory;
 use crate::log;
 use crate::{Gateway, GatewayError};
@@ -38,6 +38,27 @@ impl RunOptions {
         let config = open_config(&place, data)?;
         let log = log::start(&config.current(), &data.logs())?;
         Ok((config, log))
+    }
+}
+
+impl RunOptions {
+    /// Whether the port is given on the command line, which wins over the settings.
+    pub fn fixes_port(&self) -> bool {
+        let is_port = |assignment: &String| assignment.starts_with("sharing.port=");
+        self.listen.is_some() || self.place.set.iter().any(is_port)
+    }
+
+    /// Writes another port to the settings.
+    ///
+    /// # Errors
+    /// When the settings have faults or cannot be written.
+    pub fn write_port(&self, port: u16) -> anyhow::Result<()> {
+        let data = self.open_data()?;
+        let config = open_config(&self.place, &data)?;
+        let mut settings = Settings::default();
+        settings.set(&format!("sharing.port={port}"))?;
+        config.change(&settings)?;
+        Ok(())
     }
 }
 
