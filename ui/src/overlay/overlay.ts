@@ -43,8 +43,27 @@ async function start(): Promise<void> {
     location.assign(at("/login"));
     return;
   }
+  if (response.status === 403) sayWhyNothingLoads((await response.json()) as { code?: unknown });
   if (!response.ok) return;
   show((await response.json()) as Me);
+}
+
+/** Requests of a page whose Origin is changed on the way are refused, its scripts too: it would stay white. */
+function sayWhyNothingLoads({ code }: { code?: unknown }): void {
+  if (code !== "changed_origin") return;
+  const host = document.createElement("div");
+  host.id = tagId;
+  host.style.cssText = "position:fixed;inset:0;z-index:1000;display:grid;place-items:center;background:#fff";
+  const root = host.attachShadow({ mode: "open" });
+  const text = element(
+    "div",
+    "",
+    textsFor([stored(languageKey) ?? "", ...navigator.languages]).changed_origin,
+  );
+  text.style.cssText = "max-width:34rem;padding:1.5rem;font:1rem/1.6 system-ui,sans-serif;color:#1c1c1e";
+  text.setAttribute("role", "alert");
+  root.append(text);
+  document.body.append(host);
 }
 
 function show(me: Me): void {
