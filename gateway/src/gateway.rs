@@ -95,6 +95,9 @@ impl Gateway {
         listen: Option<SocketAddr>,
     ) -> Result<Self, GatewayError> {
         let started_with = config.current();
+        let (sharing, sharing_task, tls) = Sharing::open(&started_with, data, listen)?;
+        // Before anything is started or changed: without its port there is no gateway, not half of one.
+        let listeners = Server::listen(&sharing_task.addresses(&started_with))?;
         crate::files::remove_leftovers(data.root());
         let io = |path: PathBuf| {
             let path = path.display().to_string();
@@ -122,7 +125,6 @@ impl Gateway {
             crate::clock::local_day(),
         )?;
         let engines = Engines::open(&config, data, &accounts, &store).map_err(io(data.logs()))?;
-        let (sharing, sharing_task, tls) = Sharing::open(&started_with, data, listen)?;
         let reported_names = ReportedNames::default();
         let app = Arc::new(App {
             data: data.clone(),
@@ -156,8 +158,7 @@ impl Gateway {
             owner_present_at: AtomicI64::default(),
             setup: Setup::default(),
         });
-        let addresses = sharing_task.addresses(&started_with);
-        let server = Server::start(&app, &router(&app), &addresses)?;
+        let server = Server::start(&app, &router(&app), listeners)?;
         let stopping = CancellationToken::new();
         let tasks = TaskTracker::new();
         tasks.spawn(setup::run(Arc::clone(&app), stopping.clone()));

@@ -1,11 +1,12 @@
 //! A port that another program holds.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use sentinel_tests::{Gateway, Options, eventually};
 use serde_json::json;
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(5);
@@ -42,10 +43,12 @@ impl Drop for Program {
     }
 }
 
-/// Why it does not start.
+/// Why it does not start; nothing else is begun then.
 fn refusal(options: Options) -> Result<String> {
-    let started = Gateway::start(options.without_owner());
+    let data = Arc::new(tempfile::tempdir()?);
+    let started = Gateway::start(options.data(&data));
     let error = started.err().context("it must not start")?;
+    ensure!(!data.path().join("sentinel.db").exists(), "half a start");
     Ok(format!("{error:#}"))
 }
 

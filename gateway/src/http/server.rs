@@ -114,18 +114,21 @@ struct Listening {
 }
 
 impl Server {
-    /// Listens on all `addresses` and serves until [`Server::stop`]. With port 0 the first address
-    /// picks a port and the others follow it.
-    pub fn start(
-        app: &Arc<App>,
-        router: &Router,
-        addresses: &[SocketAddr],
-    ) -> Result<Self, ServerError> {
+    /// Listens on all `addresses` or on none; who connects waits for [`Server::start`]. With port 0
+    /// the first address picks a port and the others follow it.
+    pub fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ServerError> {
         if let Some(taken) = is_held_beside(addresses) {
             return Err(ServerError::Taken(taken));
         }
-        let listeners =
-            bind_all(addresses, false).map_err(|fault| ServerError::of(fault, addresses))?;
+        bind_all(addresses, false).map_err(|fault| ServerError::of(fault, addresses))
+    }
+
+    /// Serves who connects to these listeners until [`Server::stop`].
+    pub fn start(
+        app: &Arc<App>,
+        router: &Router,
+        listeners: Vec<TcpListener>,
+    ) -> Result<Self, ServerError> {
         let stopping = CancellationToken::new();
         let count = std::thread::available_parallelism()
             .map_or(1, std::num::NonZero::get)
