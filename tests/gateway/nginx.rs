@@ -276,6 +276,11 @@ async fn works_below_a_path((kept, header, setting): (&str, &str, &str)) -> Resu
     let mut socket = Socket::open(nginx.port, "/ai/ws?clientId=a", &[("Cookie", &cookie)]).await?;
     assert_eq!(socket.next_json().await?["type"], "status");
 
+    // A refused job has ComfyUI's form there too.
+    let refused = nginx.ask(&Ask::post("/ai/prompt").json(&json!({})))?;
+    assert_eq!(refused.status, 401);
+    assert!(refused.json()["error"].is_object(), "{}", refused.text());
+
     let made = gateway_invite(&nginx, &token)?;
     let own = format!("http://{NAME}/ai/join?code=");
     assert!(made.starts_with(&own), "{made}");

@@ -421,6 +421,9 @@ export const de: Record<keyof typeof en, string> = {
   "refused.allowed": "{name} ist erlaubt.",
   "refused.forget": "Verwerfen",
   "refused.forget_label": "{name} verwerfen",
+  "doctor.refused_names.refused_names_none.title": "Niemand wird wegen eines Namens oder Proxys abgewiesen",
+  "doctor.refused_names.refused_names_none.detail":
+    "Seit dem Start wurde deshalb niemand in der Nähe abgewiesen.",
   "doctor.refused_names.refused_names_some.title": "Niemand wird wegen eines Namens oder Proxys abgewiesen",
   "doctor.refused_names.refused_names_some.detail": "Abgewiesen: {names}.",
   "doctor.refused_names.refused_names_some.hint":

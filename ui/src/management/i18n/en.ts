@@ -407,6 +407,8 @@ export const en = {
   "refused.allowed": "{name} is allowed.",
   "refused.forget": "Dismiss",
   "refused.forget_label": "Dismiss {name}",
+  "doctor.refused_names.refused_names_none.title": "Nobody is refused because of a name or a proxy",
+  "doctor.refused_names.refused_names_none.detail": "Since the start nobody near was refused for that.",
   "doctor.refused_names.refused_names_some.title": "Nobody is refused because of a name or a proxy",
   "doctor.refused_names.refused_names_some.detail": "Refused: {names}.",
   "doctor.refused_names.refused_names_some.hint":

@@ -395,6 +395,8 @@ export const zh: Record<keyof typeof en, string> = {
   "refused.allowed": "已允许 {name}。",
   "refused.forget": "忽略",
   "refused.forget_label": "忽略 {name}",
+  "doctor.refused_names.refused_names_none.title": "没有人因名称或代理而被拒绝",
+  "doctor.refused_names.refused_names_none.detail": "启动以来附近没有人因此被拒绝。",
   "doctor.refused_names.refused_names_some.title": "没有人因名称或代理而被拒绝",
   "doctor.refused_names.refused_names_some.detail": "被拒绝：{names}。",
   "doctor.refused_names.refused_names_some.hint":
