@@ -23,6 +23,11 @@ function pageStateForDevelopment(): Plugin {
 
 export default defineConfig({
   base: "/sentinel/",
+  experimental: {
+    // The gateway puts the addresses in the pages below the path of a reverse proxy; scripts and styles find each other
+    // from where they are.
+    renderBuiltUrl: (_, { hostType }) => (hostType === "html" ? undefined : { relative: true }),
+  },
   plugins: [svelte(), pageStateForDevelopment()],
   build: {
     // The content security policy of the pages has no place for inlined files.

@@ -1,6 +1,7 @@
 //! What all requests share.
 
-use crate::access::{AccessLists, Attempts, ClientIp, HostNames, TrustedProxies};
+use crate::access::origins::{BasePath, HostNames, OriginTable, RefusedNames, ReportedNames, Site};
+use crate::access::{AccessLists, Attempts, ClientIp, TrustedProxies};
 use crate::accounts::{Database, Hasher, UserId};
 use crate::auth::{Sessions, SetupCode, SignInLinks, Tickets};
 use crate::clock;
@@ -26,21 +27,25 @@ use std::sync::atomic::AtomicI64;
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) trusted_proxies: TrustedProxies,
-    pub(crate) host_names: HostNames,
+    pub(crate) origins: OriginTable,
     /// Nodes refused to users, and to admins.
     pub(crate) user_nodes: NodePolicy,
     pub(crate) admin_nodes: NodePolicy,
 }
 
 impl Live {
-    pub(crate) fn of(config: &Config) -> Self {
+    pub(crate) fn of(config: &Config, reported: &ReportedNames) -> Self {
+        let names = HostNames::new(
+            &platform::host_name(),
+            &config.sharing.name,
+            &config.allowed_hosts,
+            reported.clone(),
+        );
+        // Checked with the settings.
+        let base = BasePath::parse(&config.sharing.base_path).unwrap_or_default();
         Self {
             trusted_proxies: TrustedProxies::new(config.trusted_proxies.clone()),
-            host_names: HostNames::new(
-                &platform::host_name(),
-                &config.sharing.name,
-                &config.allowed_hosts,
-            ),
+            origins: OriginTable::new(names, base),
             user_nodes: NodePolicy::new(&config.nodes.deny),
             admin_nodes: NodePolicy::new(&config.nodes.deny_admins),
         }
@@ -55,6 +60,10 @@ pub struct App {
     /// Settings at the start, to tell what waits for a restart.
     pub(crate) started_with: Arc<Config>,
     pub(crate) live: ArcSwap<Live>,
+    /// Names that other programs report for this machine.
+    pub(crate) reported_names: ReportedNames,
+    /// Names and proxies that were refused and may be meant well.
+    pub(crate) refused_names: RefusedNames,
     pub(crate) store: Arc<Store>,
     pub(crate) accounts: Arc<Database>,
     pub(crate) hasher: Arc<Hasher>,
@@ -102,7 +111,8 @@ impl App {
 
     /// Brings the settings, as they are now, into force where they are kept in another form.
     pub(crate) fn config_changed(&self) {
-        self.live.store(Arc::new(Live::of(&self.config.current())));
+        let live = Live::of(&self.config.current(), &self.reported_names);
+        self.live.store(Arc::new(live));
         self.engines.look_again();
         self.jobs.follow(&self.config.current());
         self.end_denied_connections();
@@ -154,15 +164,12 @@ impl App {
 
     /// Where another device finds us: as this caller found us, unless he sits at the machine.
     pub(crate) fn url_for_others(&self, context: &RequestContext) -> String {
-        let is_at_machine = context.caller.is_local || context.host.host() == "localhost";
+        let is_at_machine = context.caller.is_local || context.origins.host().host() == "localhost";
         let sharing = self.sharing.state();
         match sharing.urls().into_iter().next() {
             Some(url) if is_at_machine => url,
             None if is_at_machine => sharing.local_url(),
-            _ => {
-                let scheme = if context.is_https { "https" } else { "http" };
-                format!("{scheme}://{}", context.host)
-            }
+            _ => context.origins.url(Site::Management),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Puts the parts together, and takes them apart in the right order.
 
+use crate::access::origins::{RefusedNames, ReportedNames, follow_tailscale};
 use crate::access::{AccessLists, Attempts};
 use crate::accounts::{Database, Hasher};
 use crate::app::{App, Live};
@@ -13,6 +14,7 @@ use crate::http::tls::TlsError;
 use crate::http::{Connections, Server, ServerError, Waiting, router};
 use crate::jobs::{self, Notifier, Queue};
 use crate::local::LocalApi;
+use crate::server::PortTaken;
 use crate::setup::{self, Setup};
 use crate::sharing::Sharing;
 use crate::statistics::{self, Statistics};
@@ -63,6 +65,16 @@ pub enum GatewayError {
     Server(#[from] ServerError),
 }
 
+impl GatewayError {
+    /// The port that another program holds, if that is why.
+    pub fn taken_port(&self) -> Option<&PortTaken> {
+        match self {
+            Self::Server(ServerError::Taken(taken)) => Some(taken),
+            _ => None,
+        }
+    }
+}
+
 /// The running gateway.
 #[derive(Debug)]
 pub struct Gateway {
@@ -83,6 +95,9 @@ impl Gateway {
         listen: Option<SocketAddr>,
     ) -> Result<Self, GatewayError> {
         let started_with = config.current();
+        let (sharing, sharing_task, tls) = Sharing::open(&started_with, data, listen)?;
+        // Before anything is started or changed: without its port there is no gateway, not half of one.
+        let listeners = Server::listen(&sharing_task.addresses(&started_with))?;
         crate::files::remove_leftovers(data.root());
         let io = |path: PathBuf| {
             let path = path.display().to_string();
@@ -110,10 +125,12 @@ impl Gateway {
             crate::clock::local_day(),
         )?;
         let engines = Engines::open(&config, data, &accounts, &store).map_err(io(data.logs()))?;
-        let (sharing, sharing_task, tls) = Sharing::open(&started_with, data, listen)?;
+        let reported_names = ReportedNames::default();
         let app = Arc::new(App {
             data: data.clone(),
-            live: ArcSwap::from_pointee(Live::of(&started_with)),
+            live: ArcSwap::from_pointee(Live::of(&started_with, &reported_names)),
+            reported_names: reported_names.clone(),
+            refused_names: RefusedNames::default(),
             hasher: Arc::new(Hasher::start().map_err(io(data.root().to_path_buf()))?),
             config: Arc::clone(&config),
             started_with: Arc::clone(&started_with),
@@ -141,14 +158,14 @@ impl Gateway {
             owner_present_at: AtomicI64::default(),
             setup: Setup::default(),
         });
-        let addresses = sharing_task.addresses(&started_with);
-        let server = Server::start(&app, &router(&app), &addresses)?;
+        let server = Server::start(&app, &router(&app), listeners)?;
         let stopping = CancellationToken::new();
         let tasks = TaskTracker::new();
         tasks.spawn(setup::run(Arc::clone(&app), stopping.clone()));
         tasks.spawn(statistics::run(Arc::clone(&app), stopping.clone()));
         let attendant = sharing_task.attend(Arc::clone(&app), server);
         let serving = tokio::spawn(attendant.run(stopping.clone()));
+        tasks.spawn(follow_tailscale(reported_names, stopping.clone()));
         tasks.spawn(watcher::run(Arc::clone(&app), stopping.clone()));
         tasks.spawn(announce_engine(Arc::clone(&app), stopping.clone()));
         let local = LocalApi::new(&app);

@@ -31,6 +31,7 @@ mod platform;
 mod processes;
 pub mod proxy;
 pub mod sandbox;
+pub mod server;
 mod setup;
 mod sharing;
 mod statistics;

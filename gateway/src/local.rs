@@ -32,6 +32,7 @@ impl LocalApi {
             is_local: true,
             forwarded_host: None,
             forwarded_https: None,
+            forwarded_prefix: None,
         };
         Self {
             router: router.with_state(Arc::clone(app)),

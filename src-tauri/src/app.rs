@@ -9,13 +9,14 @@ use crate::preferences::PreferenceFile;
 use crate::surroundings::{self, Surroundings};
 use crate::{autostart, presence, texts, window};
 use anyhow::Context as _;
-use sentinel_gateway::Gateway;
 use sentinel_gateway::files::DataDirectory;
+use sentinel_gateway::{Gateway, GatewayError};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tauri::{AppHandle, Manager as _, RunEvent, WindowEvent};
-use tauri_plugin_dialog::{DialogExt as _, MessageDialogKind};
+use tauri_plugin_dialog::{DialogExt as _, MessageDialogButtons, MessageDialogKind};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -40,6 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let app = build(arguments, &orders).context("the desktop app cannot be set up")?;
     let stopping = CancellationToken::new();
     let tasks = TaskTracker::new();
+    let starts_again = Arc::new(AtomicBool::new(false));
     // From here on this is the only instance.
     let started = {
         let _context = runtime.enter();
@@ -55,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let log = match started {
         Ok(log) => Some(log),
         Err(error) => {
-            explain(app.handle(), &error);
+            explain(app.handle(), arguments, &error, &starts_again);
             None
         }
     };
@@ -63,6 +65,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let code = app.run_return(move |app, event| react(app, event, &orders));
     finish(&runtime, &stopping, &tasks);
     drop(log);
+    if starts_again.load(Ordering::Relaxed) {
+        // The instance before has given its place up.
+        std::process::Command::new(std::env::current_exe()?)
+            .args(std::env::args_os().skip(1))
+            .spawn()
+            .context("the app could not start itself again")?;
+        return Ok(ExitCode::SUCCESS);
+    }
     Ok(if has_started && code == 0 {
         ExitCode::SUCCESS
     } else {
@@ -191,11 +201,49 @@ fn react(app: &AppHandle, event: RunEvent, orders: &mpsc::Sender<Order>) {
     }
 }
 
-/// Says why there is nothing to show, and ends the app then.
-fn explain(app: &AppHandle, error: &anyhow::Error) {
+/// The port of the settings is another program's, and this one is free.
+fn other_port(arguments: &Arguments, error: &anyhow::Error) -> Option<u16> {
+    let taken = error.downcast_ref::<GatewayError>()?.taken_port()?;
+    taken.next_free.filter(|_| !arguments.run.fixes_port())
+}
+
+/// Says why there is nothing to show, and ends the app then. Where only the port is another
+/// program's, the next free one is offered; with it the app starts again.
+fn explain(
+    app: &AppHandle,
+    arguments: &Arguments,
+    error: &anyhow::Error,
+    starts_again: &Arc<AtomicBool>,
+) {
     let text = format!("{error:#}");
     tracing::error!(error = text, "the gateway could not be started");
     let handle = app.clone();
+    if let Some(port) = other_port(arguments, error) {
+        let texts = texts::of_system();
+        let run = arguments.run.clone();
+        let starts_again = Arc::clone(starts_again);
+        let question = texts.use_port.replace("{port}", &port.to_string());
+        app.dialog()
+            .message(format!("{text}.\n\n{question}"))
+            .title(texts.no_start_title)
+            .kind(MessageDialogKind::Warning)
+            .buttons(MessageDialogButtons::OkCancelCustom(
+                texts.use_it.to_owned(),
+                texts.quit.to_owned(),
+            ))
+            .show(move |agreed| {
+                let written = agreed.then(|| run.write_port(port));
+                if let Some(Err(error)) = &written {
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "the port could not be written"
+                    );
+                }
+                starts_again.store(matches!(written, Some(Ok(()))), Ordering::Relaxed);
+                handle.exit(i32::from(!agreed));
+            });
+        return;
+    }
     app.dialog()
         .message(text)
         .title(texts::of_system().no_start_title)

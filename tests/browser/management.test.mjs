@@ -244,6 +244,24 @@ describe("people", () => {
   });
 });
 
+describe("a refused name", () => {
+  for (const place of ["activity", "sharing"]) {
+    test(`is allowed with one click under ${place}`, async (t) => {
+      const { mock, page } = await begin(t);
+      await open(page, `#/${place}`);
+      await page.getByText("Allowing means: whoever controls the name studio.tail1a2b3c.ts.net").waitFor();
+      await page.getByRole("button", { name: "Allow studio.tail1a2b3c.ts.net" }).click();
+      await page.getByText("studio.tail1a2b3c.ts.net is allowed.").waitFor();
+      assert.deepEqual(mock.callsTo("POST", "/access/refused-names")[0].body, {
+        key: "allowed_hosts",
+        value: "studio.tail1a2b3c.ts.net",
+      });
+      await page.getByText("Refused because of a name or a proxy").waitFor({ state: "detached" });
+      assertNoProblems(page);
+    });
+  }
+});
+
 describe("settings", () => {
   test("save what was changed, and nothing else", async (t) => {
     const { mock, page } = await begin(t);

@@ -127,7 +127,8 @@ describe("signing in", () => {
     await page.goto("/sentinel/account");
     await page.waitForURL("**/login**");
     await fillSignIn(page, admin);
-    await page.waitForURL("**/sentinel/account");
+    // The whole address: that of the sign-in page ends so too.
+    await page.waitForURL(`${sentinel.address}/sentinel/account`);
   });
 
   test("is not asked for twice", async () => {

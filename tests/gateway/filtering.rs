@@ -332,3 +332,47 @@ fn s49_plain_http_is_sent_to_https() -> Result<()> {
     assert_eq!(read_answer(&bytes, false)?.status, 200);
     Ok(())
 }
+
+/// What a program does that looks through a whole network for open ports.
+#[test]
+fn probes_of_the_tls_port_ban_nobody_and_fill_no_log() -> Result<()> {
+    let options = Options::default()
+        .set("sharing.tls.enabled=true")
+        .set("blacklist_after_attempts=3")
+        .without_engine();
+    let gateway = Gateway::start(options)?;
+    let address = ("127.0.0.1", gateway.port);
+    let log_lines = || -> Result<usize> {
+        let mut lines = gateway.console().lines().count();
+        for entry in fs::read_dir(gateway.data.path().join("logs"))? {
+            lines += fs::read_to_string(entry?.path())?.lines().count();
+        }
+        Ok(lines)
+    };
+    let before = log_lines()?;
+    // The beginning of a TLS greeting, nonsense, plain HTTP to an address that is none, and nothing.
+    let probes: [&[u8]; 5] = [
+        b"",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"\x16\x03\x01\x00\x02\x01\x00",
+        b"\x00\x01\x02nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: 192.168.1.77:1\r\n\r\n",
+    ];
+    for probe in probes.iter().cycle().take(254) {
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(probe)?;
+        drop(stream);
+    }
+    assert_eq!(
+        gateway.login("owner", sentinel_tests::PASSWORD)?.status,
+        200
+    );
+    let access = gateway.admin("GET", "access", None)?.json();
+    assert_eq!(access["bans"], serde_json::json!([]), "{access}");
+    assert_eq!(access["lockouts"], serde_json::json!([]), "{access}");
+    let added = log_lines()? - before;
+    assert!(added < 10, "{added} lines: {}", gateway.console());
+    // Who asks in clear gets an answer, not a broken connection.
+    assert_eq!(gateway.ask(&Ask::get("/login"))?.status, 200);
+    Ok(())
+}

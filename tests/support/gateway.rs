@@ -34,6 +34,7 @@ pub struct Options {
     has_owner: bool,
     awaits_engine: bool,
     listens_by_settings: bool,
+    listen: String,
 }
 
 impl Default for Options {
@@ -48,6 +49,7 @@ impl Default for Options {
             has_owner: true,
             awaits_engine: true,
             listens_by_settings: false,
+            listen: "127.0.0.1:0".to_owned(),
         }
     }
 }
@@ -160,6 +162,13 @@ impl Options {
         self.file("config.json", "{\"sharing\": {\"port\": 0}}\n")
     }
 
+    /// Listens at this address instead of at any free port.
+    #[must_use]
+    pub fn listening_on(mut self, address: &str) -> Self {
+        self.listen = address.to_owned();
+        self
+    }
+
     /// Does not wait until the engine answers.
     #[must_use]
     pub fn without_engine(mut self) -> Self {
@@ -210,7 +219,7 @@ impl Gateway {
             .stdout(fs::File::create(console.path().join("stdout"))?)
             .stderr(fs::File::create(console.path().join("stderr"))?);
         if !options.listens_by_settings {
-            command.args(["--listen", "127.0.0.1:0"]);
+            command.args(["--listen", &options.listen]);
         }
         for assignment in &options.set {
             command.args(["--set", assignment]);

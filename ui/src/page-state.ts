@@ -21,6 +21,8 @@ export interface PageState {
   /** Whether there is a management app at `/sentinel/`. */
   management: boolean;
   version: string;
+  /** What stands before every path of ours; see `addresses.ts`. */
+  base: string;
 }
 
 /** What a guest with an invitation may know of it. */
@@ -49,6 +51,7 @@ const absent: PageState = {
   certificate: null,
   management: false,
   version: "",
+  base: "",
 };
 
 export function readPageState(): PageState {

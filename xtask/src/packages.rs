@@ -127,6 +127,11 @@ const PACKAGES: &[Package] = &[
     Package {
         debian: "nginx",
         sign: Sign::Command(&["nginx"]),
+        purpose: Purpose::Test,
+    },
+    Package {
+        debian: "nginx",
+        sign: Sign::Command(&["nginx"]),
         purpose: Purpose::Bench,
     },
 ];

@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Headers by which proxies tell of the caller; none of a client's reaches ComfyUI.
@@ -21,7 +22,7 @@ pub(crate) const FORWARDING_HEADERS: [HeaderName; 10] = [
     FORWARDED,
     HeaderName::from_static("x-forwarded-port"),
     HeaderName::from_static("x-forwarded-server"),
-    HeaderName::from_static("x-forwarded-prefix"),
+    X_FORWARDED_PREFIX,
     HeaderName::from_static("x-client-ip"),
     HeaderName::from_static("via"),
 ];
@@ -90,6 +91,8 @@ pub struct Caller {
     pub forwarded_host: Option<String>,
     /// `Some(true)` when a trusted proxy took the request over HTTPS.
     pub forwarded_https: Option<bool>,
+    /// Path below which a trusted proxy shows us, as it says it; not checked yet.
+    pub forwarded_prefix: Option<String>,
 }
 
 /// Finds the caller: the peer, unless it is a trusted proxy; then the chain of all
@@ -106,6 +109,7 @@ pub fn caller_of(peer: SocketAddr, headers: &HeaderMap, trusted: &TrustedProxies
             is_local: peer.address().is_loopback() && !is_forwarded,
             forwarded_host: None,
             forwarded_https: None,
+            forwarded_prefix: None,
         };
     }
     let mut address = peer;
@@ -130,6 +134,7 @@ pub fn caller_of(peer: SocketAddr, headers: &HeaderMap, trusted: &TrustedProxies
         forwarded_host: last_value(headers, &X_FORWARDED_HOST),
         forwarded_https: last_value(headers, &X_FORWARDED_PROTO)
             .map(|scheme| scheme.eq_ignore_ascii_case("https")),
+        forwarded_prefix: last_value(headers, &X_FORWARDED_PREFIX),
     }
 }
 

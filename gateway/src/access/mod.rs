@@ -4,7 +4,7 @@
 mod attempts;
 mod client_ip;
 mod lists;
-mod origin;
+pub mod origins;
 
 pub use attempts::{AttemptKind, Attempts, Lockout, LockoutView, Standing};
 pub(crate) use client_ip::FORWARDING_HEADERS;
@@ -12,4 +12,3 @@ pub use client_ip::{Caller, ClientIp, TrustedProxies, caller_of};
 pub use lists::{
     AccessLists, Ban, LineError, ListError, ListKind, ListView, Verdict, check_address_list,
 };
-pub use origin::{HostNames, OriginFault, check_host, check_origin};

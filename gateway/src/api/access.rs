@@ -1,15 +1,19 @@
 //! Address lists and lock-outs, for admins.
 
 use super::{Answer, Body, Done};
+use crate::access::origins::{RefusalKey, RefusedName};
 use crate::access::{AttemptKind, ListKind};
 use crate::app::App;
 use crate::auth::Admin;
+use crate::clock::rfc3339;
+use crate::config::{ConfigFileError, Settings};
 use crate::http::{ApiError, RequestContext};
 use crate::store::AuditEvent;
 use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, json};
 use std::sync::Arc;
 use std::time::Instant;
 use utoipa::ToSchema;
@@ -47,6 +51,35 @@ pub(crate) struct Access {
     bans: Vec<BanShown>,
     lockouts: Vec<LockoutShown>,
     trusted_proxies: Vec<String>,
+    /// Names and proxies that were refused and may be meant well, the last one first.
+    refused_names: Vec<RefusedShown>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RefusedShown {
+    /// The setting that would let such requests in: `allowed_hosts` or `trusted_proxies`.
+    key: &'static str,
+    /// What belongs into it.
+    value: String,
+    /// Who asked last.
+    address: String,
+    at: String,
+    count: u64,
+    /// A name of the public internet rather than of this network: to be allowed only by who knows it.
+    public: bool,
+}
+
+impl RefusedShown {
+    fn of(refused: RefusedName) -> Self {
+        Self {
+            key: refused.key.name(),
+            public: refused.is_public_name(),
+            value: refused.value,
+            address: refused.address.to_string(),
+            at: rfc3339(refused.at),
+            count: refused.count,
+        }
+    }
 }
 
 fn shown(app: &App, kind: ListKind) -> Result<ListShown, ApiError> {
@@ -92,6 +125,12 @@ pub(crate) async fn show(State(app): State<Arc<App>>, _admin: Admin) -> Answer<A
             .trusted_proxies
             .iter()
             .map(ToString::to_string)
+            .collect(),
+        refused_names: app
+            .refused_names
+            .list()
+            .into_iter()
+            .map(RefusedShown::of)
             .collect(),
     }))
 }
@@ -188,4 +227,78 @@ pub(crate) async fn lift_ban(
         Some(&format!("ban of {} lifted", body.address)),
     );
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct AnswerRefused {
+    /// `allowed_hosts` or `trusted_proxies`.
+    key: String,
+    value: String,
+}
+
+/// Allows a name or trusts a proxy that was refused lately: adds it to the setting. Nothing that was
+/// not asked for can be allowed here, so a page cannot make an admin allow what it likes.
+#[utoipa::path(post, path = "/access/refused-names", tag = "access", request_body = AnswerRefused,
+    responses((status = 204), (status = 403), (status = 404), (status = 409)))]
+pub(crate) async fn allow_refused(
+    State(app): State<Arc<App>>,
+    context: RequestContext,
+    admin: Admin,
+    Body(body): Body<AnswerRefused>,
+) -> Done {
+    if app.config.is_overridden(&body.key) {
+        return Err(ApiError::new(
+            StatusCode::CONFLICT,
+            "set_on_command_line",
+            format!(
+                "Sentinel was started with --set {}, which wins over this setting. Start it without to change it here.",
+                body.key
+            ),
+        )
+        .with("keys", json!([body.key])));
+    }
+    let Some(refused) = app.refused_names.take(&body.key, &body.value) else {
+        return Err(ApiError::not_found());
+    };
+    let config = app.config.current();
+    let mut values: Vec<String> = match refused.key {
+        RefusalKey::AllowedHosts => config.allowed_hosts.clone(),
+        RefusalKey::TrustedProxies => config
+            .trusted_proxies
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+    };
+    if !values.contains(&refused.value) {
+        values.push(refused.value.clone());
+    }
+    let members = Map::from_iter([(refused.key.name().to_owned(), json!(values))]);
+    let settings = Settings::from_members(members).map_err(ConfigFileError::from)?;
+    app.config.change(&settings)?;
+    app.config_changed();
+    app.audit(
+        AuditEvent::AccessChanged,
+        Some(admin.name()),
+        Some(context.caller.address),
+        Some(&format!(
+            "{} added to {}",
+            refused.value,
+            refused.key.name()
+        )),
+    );
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes a refused name or proxy off the list; it stays refused.
+#[utoipa::path(delete, path = "/access/refused-names", tag = "access", request_body = AnswerRefused,
+    responses((status = 204), (status = 403), (status = 404)))]
+pub(crate) async fn forget_refused(
+    State(app): State<Arc<App>>,
+    _admin: Admin,
+    Body(body): Body<AnswerRefused>,
+) -> Done {
+    match app.refused_names.take(&body.key, &body.value) {
+        Some(_) => Ok(StatusCode::NO_CONTENT),
+        None => Err(ApiError::not_found()),
+    }
 }

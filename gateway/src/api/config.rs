@@ -99,6 +99,7 @@ pub(crate) async fn keys(_admin: Admin) -> Json<KeyList> {
             Kind::Text => ("text", None),
             Kind::Name => ("name", None),
             Kind::HostLabel => ("host_label", None),
+            Kind::BasePath => ("base_path", None),
             Kind::UrlOrEmpty => ("url", None),
             Kind::Choice(words) => ("choice", Some(words)),
             Kind::Choices(words) => ("choices", Some(words)),

@@ -1,6 +1,7 @@
 //! Everybody's own pictures, videos and sounds.
 
 use super::{Answer, Body, Done};
+use crate::access::origins::Origins;
 use crate::app::App;
 use crate::auth::SignedIn;
 use crate::clock::rfc3339;
@@ -8,7 +9,7 @@ use crate::gallery::{
     Cursor, GalleryError, Item, MAX_DELETED, MediaKind, OutputDirectory, RelativePath, Wanted,
     has_thumbnail, shown_as,
 };
-use crate::http::{ApiError, file};
+use crate::http::{ApiError, RequestContext, file};
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
@@ -62,7 +63,7 @@ pub(crate) struct ItemView {
 }
 
 impl ItemView {
-    fn of(item: &Item) -> Self {
+    fn of(item: &Item, origins: &Origins) -> Self {
         let path = item.path();
         let query = utf8_percent_encode(path.as_str(), QUERY);
         let modified = item.modified();
@@ -73,10 +74,13 @@ impl ItemView {
             kind: item.kind,
             bytes: item.bytes,
             modified_at: rfc3339(i64::try_from(modified / 1_000_000_000).unwrap_or_default()),
-            view: format!("/sentinel/api/gallery/file?path={query}"),
+            view: origins.address(&format!("/sentinel/api/gallery/file?path={query}")),
             // Another picture under the same name has another address.
-            thumbnail: has_thumbnail(item)
-                .then(|| format!("/sentinel/api/gallery/thumbnail?path={query}&v={modified:x}")),
+            thumbnail: has_thumbnail(item).then(|| {
+                let address =
+                    format!("/sentinel/api/gallery/thumbnail?path={query}&v={modified:x}");
+                origins.address(&address)
+            }),
         }
     }
 }
@@ -124,6 +128,7 @@ fn path(text: Option<&str>) -> Result<RelativePath, ApiError> {
     responses((status = 200, body = GalleryView), (status = 400), (status = 409)))]
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
+    context: RequestContext,
     signed_in: SignedIn,
     Query(query): Query<ListQuery>,
 ) -> Answer<GalleryView> {
@@ -148,7 +153,11 @@ pub(crate) async fn list(
     let user = &signed_in.account.id;
     let page = app.gallery.page(user, directory, wanted).await?;
     Ok(Json(GalleryView {
-        items: page.items.iter().map(ItemView::of).collect(),
+        items: page
+            .items
+            .iter()
+            .map(|item| ItemView::of(item, &context.origins))
+            .collect(),
         next: page.next.map(|cursor| cursor.text()),
         total_bytes: page.total_bytes,
         complete: page.is_complete,

@@ -75,6 +75,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(access::replace_list))
         .routes(routes!(access::lift_lockout))
         .routes(routes!(access::lift_ban))
+        .routes(routes!(access::allow_refused, access::forget_refused))
         .routes(routes!(config::show, config::change))
         .routes(routes!(gallery::list, gallery::delete))
         .routes(routes!(gallery::file))

@@ -6,6 +6,7 @@ use crate::auth::Admin;
 use crate::clock::rfc3339;
 use crate::config::{ConfigFileError, Settings};
 use crate::http::{ApiError, RequestContext};
+use crate::server::PortTaken;
 use crate::sharing::{Adapter, SharingState, doctor};
 use crate::store::AuditEvent;
 use axum::Json;
@@ -59,6 +60,33 @@ pub(crate) struct SharingView {
     tls: Option<TlsView>,
     /// Why it is not as the settings ask.
     fault: Option<String>,
+    /// The port that the settings ask for, if another program holds it.
+    port_taken: Option<PortTakenView>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PortTakenView {
+    port: u16,
+    /// Who holds it, where the system tells.
+    program: Option<String>,
+    process: Option<u32>,
+    /// The next port that is free.
+    next_free: Option<u16>,
+}
+
+impl PortTakenView {
+    fn of(taken: PortTaken) -> Self {
+        let (program, process) = match taken.holder {
+            Some(holder) => (Some(holder.program), Some(holder.process)),
+            None => (None, None),
+        };
+        Self {
+            port: taken.address.port(),
+            program,
+            process,
+            next_free: taken.next_free,
+        }
+    }
 }
 
 fn view(app: &App) -> SharingView {
@@ -103,6 +131,7 @@ fn view(app: &App) -> SharingView {
         name: state.name,
         addresses,
         fault: state.fault,
+        port_taken: state.taken.map(PortTakenView::of),
     }
 }
 

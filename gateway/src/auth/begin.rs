@@ -97,8 +97,8 @@ pub(super) async fn begin_session(
             tracing::error!(error = %chain(&error), "a browser could not be written down");
         }
     }
-    let cookies = std::iter::once(cookie(&token, Some(life), context.is_https))
-        .chain(browser.map(|browser| browser.cookie(context.is_https)))
+    let cookies = std::iter::once(cookie(&token, Some(life), context.origins.is_https()))
+        .chain(browser.map(|browser| browser.cookie(context.origins.is_https())))
         .map(|cookie| (SET_COOKIE, cookie))
         .collect();
     let cookies = AppendHeaders(cookies);

@@ -62,7 +62,7 @@ pub(crate) async fn enter(
 }
 
 /// A path on this server: browsers take `//host` and `/\host` for another one.
-fn is_own_path(path: &str) -> bool {
+pub(super) fn is_own_path(path: &str) -> bool {
     path.strip_prefix('/').is_some_and(|rest| {
         !rest.starts_with(['/', '\\']) && rest.bytes().all(|byte| byte.is_ascii_graphic())
     })

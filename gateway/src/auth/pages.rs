@@ -1,6 +1,7 @@
 //! The original's four addresses: `/register`, `/login`, `/generate_token`, `/logout`.
 
 use super::begin::{answer_sign_in, begin_session, cookie, found, hours, issue, text_of};
+use super::enter::is_own_path;
 use super::fields::Fields;
 use super::sign_in::refuse_guess;
 use super::{Claim, NewSession, SessionKind, SignedIn, authenticate};
@@ -18,26 +19,42 @@ use axum::response::{IntoResponse, Response};
 use http::header::{SET_COOKIE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
+/// Query of the pages that lead to where a visitor wanted to go.
+#[derive(Debug, Deserialize)]
+pub(crate) struct NextQuery {
+    next: Option<String>,
+}
+
+impl NextQuery {
+    fn member(query: Result<Query<Self>, QueryRejection>) -> (&'static str, Value) {
+        let next = query.ok().and_then(|Query(query)| query.next);
+        let next = next.filter(|next| is_own_path(next));
+        ("next", next.map_or(Value::Null, Value::from))
+    }
+}
+
 /// `GET /login`.
 pub(crate) async fn sign_in_page(
     State(app): State<Arc<App>>,
     context: RequestContext,
+    query: Result<Query<NextQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Response {
     if app.accounts.awaits_first_account() {
         return found("/register");
     }
-    pages::show(
+    pages::show_with(
         &app,
         Page::Login,
         &context,
         SignedIn::find(&app, &headers).as_ref(),
+        NextQuery::member(query),
     )
 }
 
@@ -45,13 +62,15 @@ pub(crate) async fn sign_in_page(
 pub(crate) async fn register_page(
     State(app): State<Arc<App>>,
     context: RequestContext,
+    query: Result<Query<NextQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Response {
-    pages::show(
+    pages::show_with(
         &app,
         Page::Register,
         &context,
         SignedIn::find(&app, &headers).as_ref(),
+        NextQuery::member(query),
     )
 }
 
@@ -266,7 +285,7 @@ pub(crate) async fn logout(
     }
     let mut response = found("/login");
     let headers = response.headers_mut();
-    headers.insert(SET_COOKIE, cookie("", None, context.is_https));
+    headers.insert(SET_COOKIE, cookie("", None, context.origins.is_https()));
     headers.insert(
         CLEAR_SITE_DATA,
         HeaderValue::from_static("\"cache\", \"cookies\", \"storage\""),

@@ -488,6 +488,12 @@ impl Sessions {
             .collect()
     }
 
+    /// Whether somebody is signed in from this address.
+    pub fn is_signed_in_from(&self, address: ClientIp) -> bool {
+        let address = address.to_string();
+        self.live().iter().any(|session| session.address == address)
+    }
+
     /// Ends one session.
     pub async fn end(&self, id: &str) -> Result<(), StoreError> {
         self.end_all(vec![id.to_owned()]).await

@@ -3,10 +3,11 @@
 use super::arguments::RunOptions;
 use super::console::say;
 use super::{open_config, open_data};
-use crate::config::ConfigFile;
+use crate::config::{ConfigFile, Settings};
 use crate::files::DataDirectory;
 use crate::log;
 use crate::{Gateway, GatewayError};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use tokio::signal::ctrl_c;
 use tracing_appender::non_blocking::WorkerGuard;
@@ -40,6 +41,27 @@ impl RunOptions {
     }
 }
 
+impl RunOptions {
+    /// Whether the port is given on the command line, which wins over the settings.
+    pub fn fixes_port(&self) -> bool {
+        let is_port = |assignment: &String| assignment.starts_with("sharing.port=");
+        self.listen.is_some() || self.place.set.iter().any(is_port)
+    }
+
+    /// Writes another port to the settings.
+    ///
+    /// # Errors
+    /// When the settings have faults or cannot be written.
+    pub fn write_port(&self, port: u16) -> anyhow::Result<()> {
+        let data = self.open_data()?;
+        let config = open_config(&self.place, &data)?;
+        let mut settings = Settings::default();
+        settings.set(&format!("sharing.port={port}"))?;
+        config.change(&settings)?;
+        Ok(())
+    }
+}
+
 /// Runs until Ctrl-C or SIGTERM; a second one hurries ComfyUI.
 pub(super) fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     let data = options.open_data()?;
@@ -49,7 +71,13 @@ pub(super) fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let gateway = Gateway::start(&data, config, options.listen)?;
+        let gateway = Gateway::start(&data, config, options.listen).map_err(|error| {
+            let way_out = way_out(&error, options.listen);
+            match way_out {
+                Some(way_out) => anyhow::Error::new(error).context(way_out),
+                None => error.into(),
+            }
+        })?;
         let status = gateway.status();
         say(&format!("Sentinel is ready at {}", status.local_url));
         for address in status.listening.iter().filter(|address| !address.ip().is_loopback()) {
@@ -74,6 +102,20 @@ pub(super) fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
             }
         }
         Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// How to start nevertheless when another program holds the port.
+fn way_out(error: &GatewayError, listen: Option<SocketAddr>) -> Option<String> {
+    let free = error.taken_port()?.next_free?;
+    Some(match listen {
+        Some(listen) => format!(
+            "cannot start: end that program, or start with --listen {}",
+            SocketAddr::new(listen.ip(), free)
+        ),
+        None => format!(
+            "cannot start: end that program, or start with --set sharing.port={free} (in config.json: \"sharing\": {{\"port\": {free}}})"
+        ),
     })
 }
 

@@ -18,6 +18,8 @@ pub enum Kind {
     Name,
     /// A label of a host name: letters, digits, hyphens.
     HostLabel,
+    /// A path such as `/comfyui`, or empty.
+    BasePath,
     /// `http://host:port` or empty.
     UrlOrEmpty,
     /// One of these words.
@@ -223,6 +225,12 @@ pub const KEYS: &[Key] = &[
         Kind::HostLabel,
         false,
         "Name in the LAN, without \".local\".",
+    ),
+    key(
+        "sharing.base_path",
+        Kind::BasePath,
+        false,
+        "Path below which a reverse proxy shows Sentinel, such as /comfyui; empty: none.",
     ),
     key(
         "sharing.tls.enabled",

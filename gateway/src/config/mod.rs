@@ -180,6 +180,8 @@ pub struct Sharing {
     pub port: u16,
     /// Name in the LAN, without `.local`.
     pub name: String,
+    /// Path below which a reverse proxy shows it, such as `/comfyui`; empty is the root.
+    pub base_path: String,
     /// Encryption.
     pub tls: Tls,
 }
@@ -253,6 +255,7 @@ impl Default for Config {
                 enabled: false,
                 port: 8189,
                 name: "comfyui".into(),
+                base_path: String::new(),
                 tls: Tls {
                     enabled: false,
                     certificate: String::new(),

@@ -1,6 +1,7 @@
 //! From JSON text and `--set key=value` to checked settings.
 
 use super::{Config, KEYS, Key, Kind};
+use crate::access::origins::BasePath;
 use crate::jobs::QuietHours;
 use ipnet::IpNet;
 use serde_json::{Map, Value};
@@ -227,6 +228,9 @@ fn check(key: &Key, value: &Value) -> Result<(), String> {
             _ => Ok(()),
         },
         Kind::HostLabel => host_label(text(value)?),
+        Kind::BasePath => BasePath::parse(text(value)?)
+            .map(|_| ())
+            .map_err(|fault| fault.to_string()),
         Kind::UrlOrEmpty => match text(value)? {
             "" => Ok(()),
             url => attach_address(url).map(|_| ()),
@@ -389,7 +393,12 @@ fn value_of(key: &Key, text: &str) -> Value {
     );
     let is_text = matches!(
         key.kind,
-        Kind::Text | Kind::Name | Kind::HostLabel | Kind::UrlOrEmpty | Kind::Choice(_)
+        Kind::Text
+            | Kind::Name
+            | Kind::HostLabel
+            | Kind::BasePath
+            | Kind::UrlOrEmpty
+            | Kind::Choice(_)
     );
     match serde_json::from_str(text) {
         Ok(Value::Array(items)) if is_list => Value::Array(items),

@@ -3,10 +3,10 @@
 use super::error::ApiError;
 use super::written::Unflushed;
 use crate::access::Caller;
+use crate::access::origins::Origins;
 use crate::proxy::Pool;
 use axum::extract::FromRequestParts;
 use http::request::Parts;
-use http::uri::Authority;
 use std::sync::Arc;
 use tokio_util::task::TaskTracker;
 
@@ -23,10 +23,8 @@ pub(crate) struct WorkerContext {
 pub struct RequestContext {
     /// Who sent the request.
     pub caller: Caller,
-    /// Host and port as the browser knows them.
-    pub host: Authority,
-    /// Whether the browser speaks HTTPS.
-    pub is_https: bool,
+    /// Where the browser finds us.
+    pub origins: Origins,
     pub(super) worker: Arc<WorkerContext>,
     pub(super) unflushed: Unflushed,
 }
@@ -36,8 +34,7 @@ impl RequestContext {
     pub(crate) fn in_process(caller: Caller) -> Self {
         Self {
             caller,
-            host: Authority::from_static("localhost"),
-            is_https: false,
+            origins: Origins::in_process(),
             worker: Arc::default(),
             unflushed: Unflushed::default(),
         }

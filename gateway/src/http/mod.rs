@@ -4,7 +4,7 @@
 //!
 //! 1. `server`: connection caps; a denied peer is dropped before TLS; handshake and header time-outs
 //! 2. `door`: panic caught → path in its one form → tickets taken out of the address → caller's
-//!    address → address lists → Host and Origin guard → access log
+//!    address → address lists → base path → Host and Origin guard → access log
 //! 3. `router`: public routes, or session → API routes, else the fallback: the user's engine
 
 mod comfyui_form;
@@ -14,6 +14,7 @@ mod door;
 mod error;
 pub(crate) mod file;
 pub(crate) mod pages;
+mod refused;
 mod router;
 mod server;
 pub mod tls;

@@ -2,6 +2,7 @@
 
 use super::context::RequestContext;
 use super::error::ApiError;
+use crate::access::origins::Site;
 use crate::app::App;
 use crate::auth::SignedIn;
 use crate::supervisor::EngineState;
@@ -113,6 +114,11 @@ pub(crate) fn is_page(path: &str, is_navigation: bool) -> bool {
         && (matches!(path, "/view" | "/api/view") || crate::proxy::is_of_custom_node(path))
 }
 
+/// Whether a path is one of our files, which are public and the same for all.
+pub(super) fn is_asset(path: &str) -> bool {
+    path.starts_with("/sentinel/assets/")
+}
+
 /// What plain HTTP is still told when HTTPS is forced: how to trust our certificate.
 pub(super) fn is_told_in_clear(method: &Method, uri: &Uri) -> bool {
     let path = uri.path();
@@ -120,7 +126,7 @@ pub(super) fn is_told_in_clear(method: &Method, uri: &Uri) -> bool {
         // Another spelling may mean another path.
         && matches!(crate::proxy::normalise(uri), Ok(None))
         && (matches!(path, "/trust" | "/trust/certificate.crt")
-            || path.starts_with("/sentinel/assets/"))
+            || is_asset(path))
 }
 
 /// Shows a page.
@@ -241,6 +247,7 @@ fn state(app: &App, page: &str, context: &RequestContext, signed_in: Option<&Sig
         "certificate": null,
         "management": Files::get("index.html").is_some(),
         "version": env!("CARGO_PKG_VERSION"),
+        "base": context.origins.before(Site::Management),
     })
 }
 
@@ -257,7 +264,8 @@ fn render(status: StatusCode, file: &str, state: &Value) -> Response {
         let text = "This build of Sentinel lacks its pages. Build ui/ first, then the gateway.";
         return (StatusCode::INTERNAL_SERVER_ERROR, text).into_response();
     };
-    let html = with_state(&file.data, state);
+    let base = state["base"].as_str().unwrap_or_default();
+    let html = below(with_state(&file.data, state), base);
     let mut response = (status, html).into_response();
     let headers = response.headers_mut();
     headers.insert(
@@ -275,6 +283,15 @@ fn with_state(page: &[u8], state: &Value) -> String {
         attribute(&state.to_string())
     );
     String::from_utf8_lossy(page).replacen(STATE_MARK, &meta, 1)
+}
+
+/// The page with its addresses, which are paths from the root, below a base path.
+fn below(page: String, base: &str) -> String {
+    if base.is_empty() {
+        page
+    } else {
+        page.replace("=\"/", &format!("=\"{base}/"))
+    }
 }
 
 /// Headers of everything that is ours.
@@ -295,7 +312,7 @@ pub(crate) fn protect(headers: &mut HeaderMap) {
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
 }
 
-fn attribute(text: &str) -> Cow<'_, str> {
+pub(super) fn attribute(text: &str) -> Cow<'_, str> {
     if !text.contains(['&', '"', '<', '>', '\'']) {
         return Cow::Borrowed(text);
     }
@@ -404,6 +421,16 @@ mod tests {
             attribute(r#"{"a":"<b>&'"}"#),
             "{&quot;a&quot;:&quot;&lt;b&gt;&amp;&#39;&quot;}"
         );
+    }
+
+    #[test]
+    fn addresses_of_a_page_lie_below_the_base_path() {
+        let page = "<script src=\"/sentinel/assets/a.js\"></script><a href=\"\"></a><b x=\"a/b\">";
+        assert_eq!(
+            below(page.to_owned(), "/ai"),
+            page.replace("/sentinel", "/ai/sentinel")
+        );
+        assert_eq!(below(page.to_owned(), ""), page);
     }
 
     #[test]

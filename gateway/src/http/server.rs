@@ -4,22 +4,17 @@
 use super::connections::Place;
 use super::context::WorkerContext;
 use super::door::Door;
-use super::pages;
 use super::written::Unflushed;
 use crate::access::ClientIp;
 use crate::app::App;
 use crate::proxy::{CONNECTION_BUFFER, StallGuard};
+use crate::server::{BindFault, PortTaken, bind_all, is_held_beside};
 use axum::Router;
-use axum::body::Body;
 use futures_util::FutureExt as _;
-use http::header::{HOST, LOCATION};
-use http::{HeaderValue, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use std::convert::Infallible;
+use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::pin::pin;
@@ -45,8 +40,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 /// After a failure to accept, e.g. too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Connections that wait for the kernel's hand-over.
-const BACKLOG: i32 = 1024;
 /// Connections that wait for a worker thread.
 const HAND_OVER: usize = 1024;
 /// Workers at most: a few cores move more than any network brings.
@@ -59,7 +52,10 @@ const MAX_HEADERS: usize = 128;
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The address is taken or not ours.
+    /// Another program holds the port.
+    #[error("{0}")]
+    Taken(PortTaken),
+    /// The address is not ours.
     #[error("cannot listen on {address}")]
     Bind {
         /// Address asked for.
@@ -74,17 +70,21 @@ pub enum ServerError {
 }
 
 impl ServerError {
-    /// Whether the port is taken, and that by listeners of ours that are about to close.
-    fn is_taken_by(&self, ours: &[Listening]) -> bool {
-        match self {
-            Self::Bind { address, source } => {
-                source.kind() == io::ErrorKind::AddrInUse
-                    && ours
-                        .iter()
-                        .any(|listening| listening.address.port() == address.port())
-            }
-            Self::Thread(_) => false,
+    fn of(fault: BindFault, wanted: &[SocketAddr]) -> Self {
+        match fault {
+            BindFault::Taken(address) => Self::Taken(PortTaken::look(address, wanted)),
+            BindFault::Other(address, source) => Self::Bind { address, source },
         }
+    }
+}
+
+/// Whether a port is taken, and that by listeners of ours that are about to close.
+fn is_taken_by(fault: &BindFault, ours: &[Listening]) -> bool {
+    match fault {
+        BindFault::Taken(address) => ours
+            .iter()
+            .any(|listening| listening.address.port() == address.port()),
+        BindFault::Other(..) => false,
     }
 }
 
@@ -114,14 +114,21 @@ struct Listening {
 }
 
 impl Server {
-    /// Listens on all `addresses` and serves until [`Server::stop`]. With port 0 the first address
-    /// picks a port and the others follow it.
+    /// Listens on all `addresses` or on none; who connects waits for [`Server::start`]. With port 0
+    /// the first address picks a port and the others follow it.
+    pub fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ServerError> {
+        if let Some(taken) = is_held_beside(addresses) {
+            return Err(ServerError::Taken(taken));
+        }
+        bind_all(addresses, false).map_err(|fault| ServerError::of(fault, addresses))
+    }
+
+    /// Serves who connects to these listeners until [`Server::stop`].
     pub fn start(
         app: &Arc<App>,
         router: &Router,
-        addresses: &[SocketAddr],
+        listeners: Vec<TcpListener>,
     ) -> Result<Self, ServerError> {
-        let listeners = bind_all(addresses, false)?;
         let stopping = CancellationToken::new();
         let count = std::thread::available_parallelism()
             .map_or(1, std::num::NonZero::get)
@@ -193,7 +200,7 @@ impl Server {
                 close(removed).await;
                 Ok(())
             }
-            Err(error) if error.is_taken_by(&removed) => {
+            Err(fault) if is_taken_by(&fault, &removed) => {
                 let old: Vec<_> = removed.iter().map(|listening| listening.address).collect();
                 close(removed).await;
                 match bind_all(&added, !self.listeners.is_empty()) {
@@ -201,16 +208,17 @@ impl Server {
                         self.accept_on(listeners);
                         Ok(())
                     }
-                    Err(error) => {
-                        let again = bind_all(&old, !self.listeners.is_empty())?;
+                    Err(fault) => {
+                        let again = bind_all(&old, !self.listeners.is_empty())
+                            .map_err(|fault| ServerError::of(fault, &old))?;
                         self.accept_on(again);
-                        Err(error)
+                        Err(ServerError::of(fault, &wanted))
                     }
                 }
             }
-            Err(error) => {
+            Err(fault) => {
                 self.listeners.extend(removed);
-                Err(error)
+                Err(ServerError::of(fault, &wanted))
             }
         }
     }
@@ -257,52 +265,6 @@ async fn close(listeners: Vec<Listening>) {
     for listening in listeners {
         let _ = listening.task.await;
     }
-}
-
-/// Binds all or none. A machine without IPv6 is served over IPv4 alone.
-fn bind_all(addresses: &[SocketAddr], has_others: bool) -> Result<Vec<TcpListener>, ServerError> {
-    let mut listeners: Vec<TcpListener> = Vec::new();
-    for address in addresses {
-        let mut address = *address;
-        if let Some(first) = listeners
-            .first()
-            .and_then(|listener| listener.local_addr().ok())
-            && address.port() == 0
-        {
-            address.set_port(first.port());
-        }
-        match bind(address) {
-            Ok(listener) => listeners.push(listener),
-            Err(error)
-                if address.is_ipv6()
-                    && (has_others || !listeners.is_empty())
-                    && error.kind() != io::ErrorKind::AddrInUse =>
-            {
-                tracing::debug!(%address, %error, "not listening on this address");
-            }
-            Err(source) => return Err(ServerError::Bind { address, source }),
-        }
-    }
-    Ok(listeners)
-}
-
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    // On Windows this option would let another program take the port over.
-    if cfg!(unix) {
-        socket.set_reuse_address(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
 }
 
 struct Acceptor {
@@ -415,6 +377,7 @@ impl Worker {
             worker: Arc::clone(&self.context),
             peer: accepted.peer,
             is_tls: false,
+            is_https_forced: false,
             unflushed: Unflushed::default(),
         };
         let tls = self.app.tls.load_full();
@@ -435,9 +398,10 @@ impl Worker {
                 };
                 // A TLS record of a handshake begins with 22; no HTTP method does.
                 if first[0] != 22 {
-                    if force_https {
-                        return redirect_to_https(stream, door).await;
-                    }
+                    let door = Door {
+                        is_https_forced: force_https,
+                        ..door
+                    };
                     return serve_http(stream, door, &stopping).await;
                 }
                 let handshake = TlsAcceptor::from(tls.config()).accept(stream);
@@ -501,57 +465,4 @@ where
     if let Err(error) = served {
         tracing::debug!(%error, "a connection ended");
     }
-}
-
-/// `force_https`: plain HTTP on the same port learns where to go (defect S49), and gets what helps a
-/// device to trust our certificate; nothing else.
-async fn redirect_to_https(stream: TcpStream, door: Door) {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let door = door.clone();
-        async move {
-            let mut response = if pages::is_told_in_clear(request.method(), request.uri()) {
-                let Ok(response) = door.answer(request).await;
-                response
-            } else {
-                to_https(&request)
-            };
-            response
-                .headers_mut()
-                .insert(http::header::CONNECTION, HeaderValue::from_static("close"));
-            Ok::<_, Infallible>(response)
-        }
-    });
-    let connection = http_builder()
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service);
-    let _ = timeout(HEADER_TIMEOUT, connection).await;
-}
-
-fn to_https(request: &Request<Incoming>) -> Response<Body> {
-    let host = request
-        .headers()
-        .get(HOST)
-        .and_then(|host| host.to_str().ok());
-    let location = host
-        .filter(|host| {
-            host.parse::<http::uri::Authority>()
-                .is_ok_and(|host| !host.as_str().contains('@'))
-        })
-        .map(|host| {
-            format!(
-                "https://{host}{}",
-                request
-                    .uri()
-                    .path_and_query()
-                    .map_or("/", |path| path.as_str())
-            )
-        })
-        .and_then(|location| HeaderValue::from_str(&location).ok());
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::BAD_REQUEST;
-    if let Some(location) = location {
-        *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
-        response.headers_mut().insert(LOCATION, location);
-    }
-    response
 }

@@ -19,6 +19,7 @@ mod uploads;
 
 pub(crate) use headers::{remove_hop_by_hop, wanted_upgrade};
 pub(crate) use idle::{IdleBody, StallGuard};
+pub(crate) use path::mend_userdata;
 pub use path::{PathFault, is_manager_path, normalise};
 pub(crate) use pool::{CONNECTION_BUFFER, Pool};
 
@@ -416,7 +417,8 @@ async fn exchange(
     }
     headers::clean_response(response.headers_mut(), path_and_query.path(), is_separate);
     if is_page {
-        return Ok(overlay::add_script(response, &method).await);
+        let address = context.origins.address(overlay::SCRIPT);
+        return Ok(overlay::add_script(response, &method, &address).await);
     }
     let is_too_large = response.status() == StatusCode::PAYLOAD_TOO_LARGE;
     let limit = silence(&means, response.headers().get(CONTENT_TYPE));

@@ -12,7 +12,8 @@ use http_body_util::{BodyExt, Limited};
 
 /// Largest page that is changed.
 const MAX_PAGE: usize = 4 * 1024 * 1024;
-const SCRIPT: &[u8] = b"<script src=\"/sentinel/assets/overlay.js\" defer></script>";
+/// Path of the script.
+pub(super) const SCRIPT: &str = "/sentinel/assets/overlay.js";
 
 /// Whether this request asks for ComfyUI's page.
 pub(super) fn is_page(method: &Method, path: &str) -> bool {
@@ -27,8 +28,12 @@ pub(super) fn prepare_request(headers: &mut HeaderMap) {
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
 }
 
-/// Adds the script to the page; anything that is not such a page passes unchanged.
-pub(super) async fn add_script(response: Response<PooledBody>, method: &Method) -> Response<Body> {
+/// Adds the script of this address to the page; anything that is not such a page passes unchanged.
+pub(super) async fn add_script(
+    response: Response<PooledBody>,
+    method: &Method,
+    script: &str,
+) -> Response<Body> {
     let headers = response.headers();
     let is_html = headers
         .get(CONTENT_TYPE)
@@ -49,7 +54,7 @@ pub(super) async fn add_script(response: Response<PooledBody>, method: &Method) 
         return Response::from_parts(parts, Body::empty());
     }
     match Limited::new(body, MAX_PAGE).collect().await {
-        Ok(page) => Response::from_parts(parts, Body::from(with_script(&page.to_bytes()))),
+        Ok(page) => Response::from_parts(parts, Body::from(with_script(&page.to_bytes(), script))),
         Err(error) => {
             tracing::warn!(%error, "ComfyUI's page could not be read whole");
             let mut response = Response::new(Body::from("ComfyUI's page could not be read."));
@@ -59,15 +64,16 @@ pub(super) async fn add_script(response: Response<PooledBody>, method: &Method) 
     }
 }
 
-fn with_script(page: &Bytes) -> Bytes {
+fn with_script(page: &Bytes, script: &str) -> Bytes {
+    let tag = format!("<script src=\"{script}\" defer></script>");
     let lower = page.to_ascii_lowercase();
     let find = |tag: &[u8]| lower.windows(tag.len()).position(|window| window == tag);
     let at = find(b"</head>")
         .or_else(|| find(b"<body"))
         .unwrap_or(page.len());
-    let mut changed = BytesMut::with_capacity(page.len() + SCRIPT.len());
+    let mut changed = BytesMut::with_capacity(page.len() + tag.len());
     changed.extend_from_slice(&page[..at]);
-    changed.extend_from_slice(SCRIPT);
+    changed.extend_from_slice(tag.as_bytes());
     changed.extend_from_slice(&page[at..]);
     changed.freeze()
 }
@@ -78,7 +84,7 @@ mod tests {
 
     #[test]
     fn the_script_goes_into_the_head() {
-        let script = std::str::from_utf8(SCRIPT).unwrap();
+        let script = "<script src=\"/ai/sentinel/assets/overlay.js\" defer></script>";
         for (page, expected) in [
             (
                 "<HEAD><title>x</title></HEAD><body>",
@@ -87,7 +93,10 @@ mod tests {
             ("<body class=a>", format!("{script}<body class=a>")),
             ("x", format!("x{script}")),
         ] {
-            assert_eq!(with_script(&Bytes::from(page)), expected);
+            assert_eq!(
+                with_script(&Bytes::from(page), "/ai/sentinel/assets/overlay.js"),
+                expected
+            );
         }
     }
 }

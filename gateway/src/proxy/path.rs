@@ -2,8 +2,8 @@
 //! matches (`/%68istory`), so a path is brought into one form first, judged in that form, and
 //! forwarded in that form.
 
-use http::Uri;
 use http::uri::PathAndQuery;
+use http::{Method, Uri};
 use std::borrow::Cow;
 
 /// Why a path is refused.
@@ -88,6 +88,49 @@ fn unescape_unreserved(path: &str) -> Result<String, PathFault> {
     }
     normal.push_str(rest);
     Ok(normal)
+}
+
+/// Puts right what a proxy has decoded: ComfyUI wants a file below `/userdata/` as one segment
+/// (`workflows%2Fa.json`), and many proxies pass it on as several. `None`: there is nothing to put
+/// right. Nothing but slashes changes, so what a segment says is judged as it came.
+pub(crate) fn mend_userdata(method: &Method, uri: &Uri) -> Option<Uri> {
+    let path = uri.path();
+    let (head, below) = path
+        .strip_prefix("/userdata/")
+        .map(|below| ("/userdata/", below))
+        .or_else(|| Some(("/api/userdata/", path.strip_prefix("/api/userdata/")?)))?;
+    let segments: Vec<&str> = below.split('/').collect();
+    if segments.len() < 2 || segments.contains(&"") {
+        return None;
+    }
+    let mended = match split_of_move(method, &segments) {
+        Some(at) => format!(
+            "{head}{}/move/{}",
+            segments[..at].join("%2F"),
+            segments[at + 1..].join("%2F")
+        ),
+        None => format!("{head}{}", segments.join("%2F")),
+    };
+    if mended == path {
+        return None;
+    }
+    let target = match uri.query() {
+        Some(query) => format!("{mended}?{query}"),
+        None => mended,
+    };
+    target.parse::<PathAndQuery>().ok().map(Uri::from)
+}
+
+/// Where `{file}/move/{dest}` parts: ComfyUI's own form with three segments, or, decoded, behind the
+/// first segment that looks like a file's name. A folder may be called `move`, too.
+fn split_of_move(method: &Method, segments: &[&str]) -> Option<usize> {
+    if *method != Method::POST {
+        return None;
+    }
+    if let [_, "move", _] = segments {
+        return Some(1);
+    }
+    (1..segments.len() - 1).find(|at| segments[*at] == "move" && segments[at - 1].contains('.'))
 }
 
 /// First segments of all routes of the three generations of ComfyUI-Manager.
@@ -202,7 +245,107 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_decoded_userdata_path_is_put_right() {
+        let mended = |method: &Method, target: &str| {
+            let uri: Uri = target.parse().unwrap();
+            let uri = normalise(&uri).unwrap().unwrap_or(uri);
+            mend_userdata(method, &uri).map(|uri| uri.to_string())
+        };
+        // Name of a file, and how a client writes it; nginx decodes that and escapes anew what must be.
+        let names = [
+            ("b c.json", "b%20c.json", "b%20c.json"),
+            (
+                "äöü 图.json",
+                "%C3%A4%C3%B6%C3%BC%20%E5%9B%BE.json",
+                "%C3%A4%C3%B6%C3%BC%20%E5%9B%BE.json",
+            ),
+            ("100%.json", "100%25.json", "100%25.json"),
+            ("a+b.json", "a%2Bb.json", "a+b.json"),
+            ("a#b.json", "a%23b.json", "a%23b.json"),
+            ("a%2Fb.json", "a%252Fb.json", "a%252Fb.json"),
+        ];
+        for (name, own, decoded) in names {
+            for head in ["/userdata", "/api/userdata"] {
+                for method in [Method::GET, Method::POST, Method::DELETE] {
+                    let expected = format!("{head}/workflows%2Fa%2F{decoded}?overwrite=true");
+                    let asked = format!("{head}/workflows/a/{decoded}?overwrite=true");
+                    assert_eq!(mended(&method, &asked), Some(expected), "{method} {name}");
+                    let asked = format!("{head}/workflows%2Fa%2F{own}");
+                    assert_eq!(mended(&method, &asked), None, "{method} {name}");
+                }
+                let own = format!("{head}/workflows%2F{own}/move/workflows%2Fnew%2F{own}");
+                assert_eq!(mended(&Method::POST, &own), None, "{name}");
+                let asked = format!("{head}/workflows/{decoded}/move/workflows/new/{decoded}");
+                let expected =
+                    format!("{head}/workflows%2F{decoded}/move/workflows%2Fnew%2F{decoded}");
+                assert_eq!(mended(&Method::POST, &asked), Some(expected), "{name}");
+            }
+        }
+        let table = [
+            (
+                Method::POST,
+                "/userdata/a.json/move/b/c.json",
+                Some("/userdata/a.json/move/b%2Fc.json"),
+            ),
+            (
+                Method::POST,
+                "/userdata/x/a.json/move/c.json",
+                Some("/userdata/x%2Fa.json/move/c.json"),
+            ),
+            (Method::POST, "/userdata/a/move/b", None),
+            (
+                Method::GET,
+                "/userdata/a/move/b",
+                Some("/userdata/a%2Fmove%2Fb"),
+            ),
+            (
+                Method::POST,
+                "/userdata/workflows/move/x/a.json",
+                Some("/userdata/workflows%2Fmove%2Fx%2Fa.json"),
+            ),
+            (
+                Method::POST,
+                "/userdata/w/move/a.json/move/b.json",
+                Some("/userdata/w%2Fmove%2Fa.json/move/b.json"),
+            ),
+            (Method::GET, "/userdata", None),
+            (Method::GET, "/userdata/", None),
+            (Method::GET, "/userdata/a.json", None),
+            (Method::GET, "/userdata//a.json", None),
+            (Method::GET, "/userdata/a/", None),
+            (Method::GET, "/v2/userdata/a/b", None),
+            (Method::GET, "/userdatas/a/b", None),
+            (Method::GET, "/api/api/userdata/a/b", None),
+            (
+                Method::GET,
+                "/userdata/a/..%2Fb",
+                Some("/userdata/a%2F..%2Fb"),
+            ),
+        ];
+        for (method, target, expected) in table {
+            assert_eq!(
+                mended(&method, target).as_deref(),
+                expected,
+                "{method} {target}"
+            );
+        }
+    }
+
     proptest! {
+        #[test]
+        fn mending_changes_slashes_alone(path in "/(api/)?userdata/[a-z%F2./]{0,30}") {
+            if let Ok(uri) = path.parse::<Uri>()
+                && let Ok(normal) = normalise(&uri)
+                && let Some(mended) = mend_userdata(&Method::GET, &normal.unwrap_or(uri.clone()))
+            {
+                let slashes = |text: &str| text.replace("%2F", "/");
+                prop_assert_eq!(slashes(mended.path()), slashes(&normalise_path(uri.path()).unwrap()));
+                prop_assert_eq!(mend_userdata(&Method::GET, &mended), None);
+                prop_assert_eq!(normalise(&mended).unwrap(), None);
+            }
+        }
+
         #[test]
         fn the_one_form_is_its_own_form(path in "/[a-zA-Z0-9%/._~;=+ -]{0,40}") {
             if let Ok(first) = normalise_path(&path) {

@@ -98,6 +98,7 @@ pub(crate) async fn examine(app: &App) -> Vec<Check> {
     checks.push(allow_list(app, &state));
     checks.push(deny_list(app, &state));
     checks.push(name(&state));
+    checks.push(refused_names(app));
     checks.push(encryption(app, &state));
     checks.push(ipv6_only(&state));
     checks.push(vpn(&state));
@@ -108,6 +109,33 @@ fn listening(state: &SharingState) -> Check {
     const ID: &str = "listening";
     const TITLE: &str = "Sentinel listens on the network";
     let port = state.port();
+    if let Some(taken) = &state.taken {
+        let wanted = taken.address.port();
+        let check = Check::new(
+            ID,
+            TITLE,
+            Finding::Problem,
+            if taken.holder.is_some() {
+                "port_taken"
+            } else {
+                "port_taken_unknown"
+            },
+            format!("The {taken}."),
+        )
+        .value("port", wanted);
+        let check = match &taken.holder {
+            Some(holder) => check
+                .value("program", holder.program.clone())
+                .value("process", holder.process),
+            None => check,
+        };
+        return match taken.next_free {
+            Some(free) => check
+                .value("free", free)
+                .hint(format!("Choose port {free}, or end that program.")),
+            None => check.hint("Choose another port, or end that program."),
+        };
+    }
     if let Some(fault) = &state.fault {
         return Check::new(
             ID,
@@ -460,6 +488,31 @@ fn name(state: &SharingState) -> Check {
                 .hint("The address with numbers works nevertheless.")
         }
     }
+}
+
+fn refused_names(app: &App) -> Check {
+    const ID: &str = "refused_names";
+    const TITLE: &str = "Nobody is refused because of a name or a proxy";
+    let refused = app.refused_names.list();
+    if refused.is_empty() {
+        return Check::new(
+            ID,
+            TITLE,
+            Finding::Ok,
+            "refused_names_none",
+            "Since the start nobody near was refused for that.",
+        );
+    }
+    let names: Vec<String> = refused.into_iter().map(|refused| refused.value).collect();
+    Check::new(
+        ID,
+        TITLE,
+        Finding::Warning,
+        "refused_names_some",
+        format!("Refused: {}.", names.join(", ")),
+    )
+    .value("names", names)
+    .hint("Allow below what you know. A name that is not yours would let a foreign web page act as Sentinel's own.")
 }
 
 fn encryption(app: &App, state: &SharingState) -> Check {

@@ -16,7 +16,8 @@ use crate::config::{Config, ConfigFileError, Settings};
 use crate::control::SharingStatus;
 use crate::files::DataDirectory;
 use crate::http::tls::{Tls, TlsError};
-use crate::http::{Server, chain};
+use crate::http::{Server, ServerError, chain};
+use crate::server::PortTaken;
 use adapters::{host, url};
 use mdns::{Announcement, Wanted};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -64,6 +65,8 @@ pub(crate) struct SharingState {
     pub(crate) adapters: Vec<Adapter>,
     pub(crate) mdns: Mdns,
     pub(crate) fault: Option<String>,
+    /// The port of the settings, if another program holds it.
+    pub(crate) taken: Option<PortTaken>,
 }
 
 impl SharingState {
@@ -238,6 +241,7 @@ impl SharingTask {
             task: self,
             announcement: None,
             fault: None,
+            taken: None,
             applied: config,
             shut_out_at: None,
         };
@@ -265,6 +269,7 @@ pub(crate) struct Attendant {
     task: SharingTask,
     announcement: Option<Announcement>,
     fault: Option<String>,
+    taken: Option<PortTaken>,
     /// The settings that were put in force last.
     applied: Arc<Config>,
     /// What was listened on when that last succeeded.
@@ -370,6 +375,7 @@ impl Attendant {
         let was_shared = self.is_shared();
         let was_forced = before.force_https && self.app.tls.load().is_some();
         let known_fault = self.fault.take();
+        self.taken = None;
         self.apply_encryption(&config).await;
         let lacks_encryption = config.tls_enabled() && self.app.tls.load().is_none();
         if lacks_encryption && config.sharing.enabled {
@@ -421,11 +427,20 @@ impl Attendant {
         let wanted = wanted_addresses(config);
         let before = self.server.addresses();
         if let Err(error) = self.server.listen_on(&wanted).await {
-            self.fault.get_or_insert(format!(
-                "Port {} cannot be used: {}. What there was before stays.",
-                config.sharing.port,
-                chain(&error)
-            ));
+            self.fault.get_or_insert(match &error {
+                ServerError::Taken(taken) => {
+                    format!("The {taken}. What there was before stays.")
+                }
+                _ => format!(
+                    "Port {} cannot be used: {}. What there was before stays.",
+                    config.sharing.port,
+                    chain(&error)
+                ),
+            });
+            self.taken = match error {
+                ServerError::Taken(taken) => Some(taken),
+                _ => None,
+            };
             // Somebody may have been quicker to take the old port; it is tried for each time.
             if self.server.addresses().is_empty() {
                 let _ = self.server.listen_on(&self.good_addresses).await;
@@ -546,6 +561,7 @@ impl Attendant {
                 None => Mdns::default(),
             },
             fault: self.fault.clone(),
+            taken: self.taken.clone(),
         }
     }
 

@@ -47,4 +47,6 @@ pub(super) const TEXTS: Texts = Texts {
     still_running: "ComfyUI bleibt erreichbar. Über das Symbol in der Leiste öffnen Sie dieses Fenster wieder \
         oder beenden das Programm.",
     no_start_title: "ComfyUI Sentinel konnte nicht gestartet werden",
+    use_port: "Soll Sentinel ab jetzt Port {port} verwenden?",
+    use_it: "Verwenden",
 };

@@ -46,4 +46,6 @@ pub(super) const TEXTS: Texts = Texts {
     still_running_title: "Sentinel is still running",
     still_running: "ComfyUI stays reachable. To open this window again or to quit, use the icon in the tray.",
     no_start_title: "ComfyUI Sentinel could not be started",
+    use_port: "Shall Sentinel use port {port} from now on?",
+    use_it: "Use it",
 };

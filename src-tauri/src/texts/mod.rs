@@ -73,6 +73,8 @@ texts! {
     still_running_title,
     still_running,
     no_start_title,
+    use_port,
+    use_it,
 }
 
 /// A language that there are texts for, by the code that the pages have for it too.

@@ -46,4 +46,6 @@ pub(super) const TEXTS: Texts = Texts {
     still_running_title: "Sentinel 仍在运行",
     still_running: "ComfyUI 仍可访问。要重新打开此窗口或退出，请使用托盘图标。",
     no_start_title: "无法启动 ComfyUI Sentinel",
+    use_port: "要让 Sentinel 从现在起使用端口 {port} 吗？",
+    use_it: "使用",
 };

@@ -1,3 +1,4 @@
+import { at } from "../addresses";
 import type { Failure, Fault } from "./failure";
 import type {
   Engine,
@@ -124,7 +125,7 @@ export async function call<Value>(
   let response: Response;
   let answer: unknown;
   try {
-    response = await fetch(path, {
+    response = await fetch(at(path), {
       method,
       headers: {
         Accept: "application/json",

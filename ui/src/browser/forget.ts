@@ -1,3 +1,4 @@
+import { at } from "../addresses";
 /**
  * Clears what this browser remembers of the site, so that the next person at this computer does not find the last
  * one's workflow.
@@ -25,7 +26,7 @@ export async function logOut(): Promise<void> {
     sessionStorage.setItem(signedOutKey, "1");
   });
   // Where the browser heeds the gateway's header that note is gone too; a fragment outlasts the redirect.
-  location.assign(`/logout${signedOutFragment}`);
+  location.assign(at(`/logout${signedOutFragment}`));
 }
 
 /** On the sign-in page: says whether somebody has just logged out here, and then clears a second time. */

@@ -130,6 +130,14 @@ export class Api {
     return this.#backend.call("DELETE", "/access/bans", { address });
   }
 
+  allowRefusedName(key: string, value: string): Promise<Result<void>> {
+    return this.#backend.call("POST", "/access/refused-names", { key, value });
+  }
+
+  forgetRefusedName(key: string, value: string): Promise<Result<void>> {
+    return this.#backend.call("DELETE", "/access/refused-names", { key, value });
+  }
+
   sharing(options?: CallOptions): Promise<Result<wire.Sharing>> {
     return this.#backend.call("GET", "/sharing", undefined, options);
   }

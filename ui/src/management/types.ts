@@ -132,6 +132,18 @@ export interface Access {
   bans: Ban[];
   lockouts: LockOut[];
   trusted_proxies: string[];
+  /** Absent where an older gateway answers. */
+  refused_names?: RefusedName[];
+}
+
+/** A name or proxy because of which somebody near was refused. */
+export interface RefusedName {
+  key: "allowed_hosts" | "trusted_proxies";
+  value: string;
+  address: string;
+  at: string;
+  count: number;
+  public: boolean;
 }
 
 export interface SharedAddress {
@@ -158,6 +170,8 @@ export interface Sharing {
     expires_at: string | null;
   } | null;
   fault: string | null;
+  /** Absent where an older gateway answers. */
+  port_taken?: PortTaken | null;
 }
 
 export interface SharingChange {
@@ -178,6 +192,14 @@ export interface Check {
   values?: Record<string, string | number>;
 }
 
+/** The port that the settings ask for is another program's. */
+export interface PortTaken {
+  port: number;
+  program: string | null;
+  process: number | null;
+  next_free: number | null;
+}
+
 export type Setting = boolean | number | string | string[];
 
 export interface ConfigKey {
@@ -188,6 +210,7 @@ export interface ConfigKey {
     | "text"
     | "name"
     | "host_label"
+    | "base_path"
     | "url"
     | "choice"
     | "choices"

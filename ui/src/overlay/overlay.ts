@@ -4,6 +4,7 @@
  * It is a guest there: it lives in a shadow root, brings no global names, and whatever goes wrong in it, ComfyUI's page
  * carries on as if it were not there.
  */
+import { at } from "../addresses";
 import type { Me } from "../api/types";
 import { logOut } from "../browser/forget";
 import { middleOf, parsePlace, placeAt, type Place } from "./place";
@@ -34,16 +35,35 @@ void start().catch(ignore);
 async function start(): Promise<void> {
   // In a frame the top page already has the button.
   if (window.top !== window || document.getElementById(tagId)) return;
-  const response = await fetch("/sentinel/api/me", {
+  const response = await fetch(at("/sentinel/api/me"), {
     headers: { Accept: "application/json" },
     cache: "no-store",
   });
   if (response.status === 401) {
-    location.assign("/login");
+    location.assign(at("/login"));
     return;
   }
+  if (response.status === 403) sayWhyNothingLoads((await response.json()) as { code?: unknown });
   if (!response.ok) return;
   show((await response.json()) as Me);
+}
+
+/** Requests of a page whose Origin is changed on the way are refused, its scripts too: it would stay white. */
+function sayWhyNothingLoads({ code }: { code?: unknown }): void {
+  if (code !== "changed_origin") return;
+  const host = document.createElement("div");
+  host.id = tagId;
+  host.style.cssText = "position:fixed;inset:0;z-index:1000;display:grid;place-items:center;background:#fff";
+  const root = host.attachShadow({ mode: "open" });
+  const text = element(
+    "div",
+    "",
+    textsFor([stored(languageKey) ?? "", ...navigator.languages]).changed_origin,
+  );
+  text.style.cssText = "max-width:34rem;padding:1.5rem;font:1rem/1.6 system-ui,sans-serif;color:#1c1c1e";
+  text.setAttribute("role", "alert");
+  root.append(text);
+  document.body.append(host);
 }
 
 function show(me: Me): void {
@@ -120,15 +140,15 @@ function show(me: Me): void {
   });
 
   const items: HTMLElement[] = [
-    link(texts.gallery, "gallery", "/sentinel/gallery"),
-    link(texts.account, "account", "/sentinel/account"),
+    link(texts.gallery, "gallery", at("/sentinel/gallery")),
+    link(texts.account, "account", at("/sentinel/account")),
   ];
-  if (me.admin) items.push(link(texts.manage, "manage", "/sentinel/"));
-  const leave = link(texts.log_out, "log_out", "/logout");
+  if (me.admin) items.push(link(texts.manage, "manage", at("/sentinel/")));
+  const leave = link(texts.log_out, "log_out", at("/logout"));
   leave.addEventListener("click", (event) => {
     event.preventDefault();
     void logOut().catch(() => {
-      location.assign("/logout");
+      location.assign(at("/logout"));
     });
   });
   items.push(tell.item);

@@ -1,6 +1,8 @@
 /** The few words of the overlay, on their own to keep its file small. */
 
 export const en = {
+  changed_origin:
+    "Something in your browser, most likely an extension, changes where requests seem to come from, so ComfyUI cannot load. Open a private window, or switch such extensions off for this address.",
   button: "Sentinel: signed in as {name}",
   admin: "Administrator",
   user: "User",
@@ -40,6 +42,8 @@ export const en = {
 export type OverlayTexts = Record<keyof typeof en, string>;
 
 export const de: OverlayTexts = {
+  changed_origin:
+    "Etwas in Ihrem Browser, wahrscheinlich eine Erweiterung, verändert, woher Anfragen zu kommen scheinen; deshalb kann ComfyUI nicht laden. Öffnen Sie ein privates Fenster oder schalten Sie solche Erweiterungen für diese Adresse aus.",
   button: "Sentinel: angemeldet als {name}",
   admin: "Administrator",
   user: "Benutzer",
@@ -77,6 +81,8 @@ export const de: OverlayTexts = {
 };
 
 export const zh: OverlayTexts = {
+  changed_origin:
+    "浏览器中有程序（很可能是扩展）修改了请求的来源，因此 ComfyUI 无法加载。请打开隐私窗口，或对此地址停用这类扩展。",
   button: "Sentinel：已登录为 {name}",
   admin: "管理员",
   user: "用户",

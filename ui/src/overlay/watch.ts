@@ -1,7 +1,8 @@
+import { at } from "../addresses";
 import type { OwnQueue } from "../api/types";
 import { concernsQueue, delayAfterChange, delayFor, hasOwnJobs, readQueue } from "./queue";
 
-const address = "/sentinel/api/queue/mine";
+const address = at("/sentinel/api/queue/mine");
 const answerTimeout = 10_000;
 
 /**

@@ -1,3 +1,4 @@
+import { at } from "../../addresses";
 import { call, stepUp, type Result } from "../../api/client";
 import type { Failure } from "../../api/failure";
 import { copyText } from "../../browser/clipboard";
@@ -44,7 +45,7 @@ export class HttpBackend implements Backend {
   }
 
   openComfyUi(): Promise<void> {
-    location.assign("/");
+    location.assign(at("/"));
     return Promise.resolve();
   }
 

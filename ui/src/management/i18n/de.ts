@@ -405,6 +405,40 @@ export const de: Record<keyof typeof en, string> = {
     "Viele Systeme haben keine Firewall eingeschaltet. Falls doch, öffnen Sie den Port im Terminal:",
   "sharing.firewall.command_admin": "Befehl für das Terminal",
 
+  "refused.title": "Abgewiesen wegen eines Namens oder Proxys",
+  "refused.lead":
+    "Jemand in der Nähe oder Angemeldetes hat Sentinel auf eine Weise aufgerufen, die es nicht kennt. Erlauben Sie, was Sie wiedererkennen; alles andere bleibt abgewiesen.",
+  "refused.asked_by": "Aufgerufen von {address}, {time}",
+  "refused.meaning.allowed_hosts":
+    "Erlauben heißt: Wem der Name {name} gehört, der kann Angemeldeten Seiten zeigen, die als Sentinels eigene gelten. Erlauben Sie ihn nur, wenn es Ihr Name ist.",
+  "refused.meaning.trusted_proxies":
+    "Erlauben heißt: Sentinel glaubt dem Programm unter {name}, wer anfragt, auch für Adresslisten und Sperren. Erlauben Sie es nur, wenn es Ihr Reverse-Proxy ist.",
+  "refused.public": "Das ist ein Name aus dem öffentlichen Internet",
+  "refused.public_text":
+    "Wenn Sie ihn nicht kennen, versucht vielleicht jemand, darüber hereinzukommen: Erlauben Sie ihn nicht.",
+  "refused.allow": "Erlauben",
+  "refused.allow_label": "{name} erlauben",
+  "refused.allowed": "{name} ist erlaubt.",
+  "refused.forget": "Verwerfen",
+  "refused.forget_label": "{name} verwerfen",
+  "doctor.refused_names.refused_names_none.title": "Niemand wird wegen eines Namens oder Proxys abgewiesen",
+  "doctor.refused_names.refused_names_none.detail":
+    "Seit dem Start wurde deshalb niemand in der Nähe abgewiesen.",
+  "doctor.refused_names.refused_names_some.title": "Niemand wird wegen eines Namens oder Proxys abgewiesen",
+  "doctor.refused_names.refused_names_some.detail": "Abgewiesen: {names}.",
+  "doctor.refused_names.refused_names_some.hint":
+    "Erlauben Sie unten, was Sie kennen. Ein fremder Name ließe eine fremde Webseite als Sentinels eigene auftreten.",
+  "sharing.port_taken": "Port {port} wird von einem anderen Programm benutzt. Es bleibt, wie es war.",
+  "sharing.port_taken_by":
+    "Port {port} wird von {program} benutzt (Prozess {process}). Es bleibt, wie es war.",
+  "sharing.use_port": "Port {port} verwenden",
+  "doctor.listening.port_taken.title": "Sentinel lauscht im Netzwerk",
+  "doctor.listening.port_taken.detail": "Port {port} wird von {program} benutzt (Prozess {process}).",
+  "doctor.listening.port_taken.hint": "Wählen Sie einen anderen Port oder beenden Sie dieses Programm.",
+  "doctor.listening.port_taken_unknown.title": "Sentinel lauscht im Netzwerk",
+  "doctor.listening.port_taken_unknown.detail": "Port {port} wird von einem anderen Programm benutzt.",
+  "doctor.listening.port_taken_unknown.hint":
+    "Wählen Sie einen anderen Port oder beenden Sie dieses Programm.",
   "doctor.examine": "Jetzt untersuchen",
   "doctor.again": "Noch einmal untersuchen",
   "doctor.fine": "Soweit dieser Rechner es sehen kann, ist nichts im Weg.",
@@ -503,6 +537,7 @@ export const de: Record<keyof typeof en, string> = {
   "settings.fault.range": "Das muss zwischen {min} und {max} liegen.",
   "settings.fault.empty": "Das darf nicht leer sein.",
   "settings.fault.host_label": "Verwenden Sie Buchstaben, Ziffern und Bindestriche.",
+  "settings.fault.base_path": "Schreiben Sie einen Pfad wie /comfyui oder nichts.",
   "settings.fault.url": "Schreiben Sie http://Name:Port oder lassen Sie es leer.",
   "settings.fault.network": "Eine Zeile ist weder eine Adresse noch ein Bereich wie 192.168.1.0/24.",
   "settings.fault.host_name": "Eine Zeile ist kein Rechnername.",
@@ -633,6 +668,9 @@ export const de: Record<keyof typeof en, string> = {
   "config.meaning.sharing.port": "Teil der Adresse. 0 nimmt einen beliebigen freien.",
   "config.title.sharing.name": "Name im Netzwerk",
   "config.meaning.sharing.name": "Andere finden es unter diesem Namen mit .local dahinter.",
+  "config.title.sharing.base_path": "Pfad beim Reverse-Proxy",
+  "config.meaning.sharing.base_path":
+    "Wo ein Reverse-Proxy Sentinel unter einem Pfad zeigt, zum Beispiel /comfyui. Leer: kein solcher Pfad.",
   "config.title.sharing.tls.enabled": "Verschlüsselte Verbindungen (HTTPS)",
   "config.meaning.sharing.tls.enabled": "Schützt Passwörter und Bilder vor anderen im selben Netzwerk.",
   "config.title.sharing.tls.certificate": "Eigenes Zertifikat (Datei)",

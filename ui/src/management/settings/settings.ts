@@ -55,7 +55,7 @@ export const groups = {
     "sharing.tls.certificate",
     "sharing.tls.key",
   ],
-  network: ["trusted_proxies", "allowed_hosts"],
+  network: ["trusted_proxies", "allowed_hosts", "sharing.base_path"],
   files: ["log", "log_levels", "users_db", "whitelist", "blacklist", "secret_key_env"],
   more: [],
 } as const satisfies Record<string, readonly string[]>;
@@ -99,7 +99,8 @@ export function isSame(left: Setting | undefined, right: Setting | undefined): b
   return JSON.stringify(left) === JSON.stringify(right);
 }
 
-export type SettingFault = "number" | "range" | "empty" | "host_label" | "url" | "network" | "host_name";
+export type SettingFault =
+  "number" | "range" | "empty" | "host_label" | "base_path" | "url" | "network" | "host_name";
 
 /** What is wrong with a value, by the gateway's rules. Numbers come as they were typed. */
 export function faultOf(key: ConfigKey, value: Setting): SettingFault | null {
@@ -113,6 +114,8 @@ export function faultOf(key: ConfigKey, value: Setting): SettingFault | null {
       return String(value).trim() === "" ? "empty" : null;
     case "host_label":
       return /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/i.test(String(value)) ? null : "host_label";
+    case "base_path":
+      return /^(?:\/[a-z0-9._~-]+)*\/?$/i.test(String(value)) ? null : "base_path";
     case "url":
       return value === "" || /^http:\/\/[^/\s]+\/?$/i.test(String(value)) ? null : "url";
     case "networks":

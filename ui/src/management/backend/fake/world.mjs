@@ -51,6 +51,16 @@ export function makeWorld({
     },
     whitelist: "# The living room\n192.168.1.0/24\n",
     blacklist: "203.0.113.7 # banned after 25 failed sign-ins\n198.51.100.0/24\n",
+    refusedNames: [
+      {
+        key: "allowed_hosts",
+        value: "studio.tail1a2b3c.ts.net",
+        address: "100.101.102.104",
+        at: ago(2 * hour),
+        count: 3,
+        public: false,
+      },
+    ],
     bans: [{ address: "203.0.113.7", reason: "25 failed sign-ins", since: ago(5 * hour), until: null }],
     lockouts: [{ kind: "address", key: "192.168.1.77", failed_attempts: 6, remaining_seconds: 74 }],
     sharing: { enabled: true, port: 8189, name: "comfyui", tls: true, force_https: false },
@@ -557,6 +567,7 @@ export function makeWorld({
           whitelist: { text: world.whitelist, entries: 1, error: null },
           blacklist: { text: world.blacklist, entries: 2, error: null },
           bans: world.bans,
+          refused_names: world.refusedNames,
           lockouts: world.lockouts,
           trusted_proxies: world.config.trusted_proxies,
         }),
@@ -577,6 +588,15 @@ export function makeWorld({
         return done;
       },
     ],
+    ...["POST", "DELETE"].map((method) => [
+      method,
+      /^\/access\/refused-names$/,
+      (_, __, body) => {
+        if (method === "POST") world.config[body.key].push(body.value);
+        world.refusedNames = world.refusedNames.filter(({ value }) => value !== body.value);
+        return done;
+      },
+    ]),
     [
       "DELETE",
       /^\/access\/bans$/,
@@ -1020,6 +1040,12 @@ const configKeys = [
   key("sharing.enabled", "boolean", "Reachable from the LAN, not from this machine alone.", false),
   key("sharing.port", "integer", "Port; 0: any free one.", 8189, false, { min: 0, max: 65535 }),
   key("sharing.name", "host_label", 'Name in the LAN, without ".local".', "comfyui"),
+  key(
+    "sharing.base_path",
+    "base_path",
+    "Path below which a reverse proxy shows Sentinel, such as /comfyui; empty: none.",
+    "",
+  ),
   key("sharing.tls.enabled", "boolean", "Answer HTTPS; force_https implies it.", false),
   key("sharing.tls.certificate", "text", "Certificate file (PEM), or empty to make one.", "", true),
   key("sharing.tls.key", "text", "Key file of the certificate (PEM).", "", true),
