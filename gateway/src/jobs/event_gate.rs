@@ -28,8 +28,8 @@ const MAX_ENDED: usize = 64;
 /// How far a run is.
 #[derive(Clone, Debug)]
 enum Phase {
-    /// Its client has no answer yet.
-    Unanswered,
+    /// In the line.
+    Waiting,
     Running,
     /// Its end is written down; the text replaces `execution_interrupted`.
     Settled(Option<Bytes>),
@@ -37,10 +37,17 @@ enum Phase {
     PutBack,
 }
 
+#[derive(Clone, Debug)]
+struct State {
+    /// Its client has the answer to its `POST /prompt`, or is gone.
+    is_answered: bool,
+    phase: Phase,
+}
+
 #[derive(Debug)]
 struct Run {
     number: u64,
-    phase: watch::Sender<Phase>,
+    state: watch::Sender<State>,
     /// Wakes the task that runs the job.
     nudge: Arc<Notify>,
 }
@@ -84,7 +91,7 @@ pub(crate) enum Passage {
 /// An event that waits.
 #[derive(Debug)]
 pub(crate) struct Wait {
-    phase: watch::Receiver<Phase>,
+    state: watch::Receiver<State>,
     kind: Kind,
 }
 
@@ -96,34 +103,42 @@ enum Kind {
 }
 
 impl EventGate {
-    /// A run of a job begins. `is_answered`: its client has had the answer before.
+    /// A run of a job begins. `is_answered`: its client has the answer, as far as [`Self::expect_answer`]
+    /// does not say otherwise.
     pub(super) fn begin(&self, id: JobId, nudge: &Arc<Notify>, is_answered: bool) {
+        let before = self.runs.lock().by_job.remove(&id);
+        let is_answered = before.map_or(is_answered, |run| {
+            is_answered && run.state.borrow().is_answered
+        });
+        self.insert(id, Arc::clone(nudge), is_answered, Phase::Running);
+    }
+
+    /// A job goes into the line, and its client has no answer yet.
+    pub(super) fn expect_answer(&self, id: JobId) {
+        self.insert(id, Arc::default(), false, Phase::Waiting);
+    }
+
+    fn insert(&self, id: JobId, nudge: Arc<Notify>, is_answered: bool, phase: Phase) {
         let mut runs = self.runs.lock();
         runs.last_number += 1;
-        let number = runs.last_number;
-        let phase = if is_answered {
-            Phase::Running
-        } else {
-            Phase::Unanswered
-        };
         let run = Run {
-            number,
-            phase: watch::Sender::new(phase),
-            nudge: Arc::clone(nudge),
+            number: runs.last_number,
+            state: watch::Sender::new(State { is_answered, phase }),
+            nudge,
         };
         runs.by_job.insert(id, run);
     }
 
     /// The client has the answer to its `POST /prompt`, or is gone.
     fn answered(&self, id: JobId) {
-        if let Some(run) = self.runs.lock().by_job.get(&id) {
-            run.phase.send_if_modified(|phase| {
-                let waits = matches!(phase, Phase::Unanswered);
-                if waits {
-                    *phase = Phase::Running;
-                }
-                waits
-            });
+        let mut runs = self.runs.lock();
+        let Some(run) = runs.by_job.get(&id) else {
+            return;
+        };
+        run.state.send_modify(|state| state.is_answered = true);
+        let is_over = matches!(run.state.borrow().phase, Phase::Settled(_));
+        if is_over {
+            runs.by_job.remove(&id);
         }
     }
 
@@ -136,15 +151,22 @@ impl EventGate {
             }
             runs.ended.push_back((id, text.clone()));
         }
-        if let Some(run) = runs.by_job.remove(&id) {
-            run.phase.send_replace(Phase::Settled(instead));
+        let Some(run) = runs.by_job.get(&id) else {
+            return;
+        };
+        run.state
+            .send_modify(|state| state.phase = Phase::Settled(instead));
+        // The answer of a short job may still be on its way: its first event waits for it.
+        let is_answered = run.state.borrow().is_answered;
+        if is_answered {
+            runs.by_job.remove(&id);
         }
     }
 
     /// The job begins anew later: nobody hears that this run has ended.
     pub(super) fn put_back(&self, id: JobId) {
         if let Some(run) = self.runs.lock().by_job.get(&id) {
-            run.phase.send_replace(Phase::PutBack);
+            run.state.send_modify(|state| state.phase = Phase::PutBack);
         }
     }
 
@@ -161,11 +183,11 @@ impl EventGate {
             return (pass, None);
         };
         let number = Some(RunNumber(run.number));
-        if !matches!(*run.phase.borrow(), Phase::Unanswered) {
+        if run.state.borrow().is_answered {
             return (pass, number);
         }
         let wait = Wait {
-            phase: run.phase.subscribe(),
+            state: run.state.subscribe(),
             kind: Kind::Start,
         };
         (Passage::Wait(wait), number)
@@ -186,13 +208,13 @@ impl EventGate {
             });
         };
         if begun.is_some_and(|RunNumber(number)| number != run.number)
-            || matches!(*run.phase.borrow(), Phase::PutBack)
+            || matches!(run.state.borrow().phase, Phase::PutBack | Phase::Waiting)
         {
             return Passage::Now(Verdict::LeaveOut);
         }
         run.nudge.notify_one();
         Passage::Wait(Wait {
-            phase: run.phase.subscribe(),
+            state: run.state.subscribe(),
             kind: if is_interruption {
                 Kind::Interruption
             } else {
@@ -207,24 +229,25 @@ impl EventGate {
             Kind::Start => ANSWER_LIMIT,
             Kind::End | Kind::Interruption => SETTLE_LIMIT,
         };
-        let phase = timeout(
+        let state = timeout(
             limit,
-            wait.phase.wait_for(|phase| match phase {
-                Phase::Unanswered => false,
-                Phase::Running => wait.kind == Kind::Start,
-                Phase::Settled(_) | Phase::PutBack => true,
-            }),
+            wait.state
+                .wait_for(|state| match (wait.kind, &state.phase) {
+                    (Kind::Start, _) => state.is_answered,
+                    (_, Phase::Settled(_) | Phase::PutBack) => true,
+                    (_, Phase::Waiting | Phase::Running) => false,
+                }),
         )
         .await
-        .map(|phase| phase.map(|phase| phase.clone()));
-        match phase {
-            Ok(Ok(phase)) => match (phase, wait.kind) {
-                (Phase::Settled(Some(text)), Kind::Interruption) => Verdict::Replace(text),
-                (Phase::PutBack, Kind::End | Kind::Interruption) => Verdict::LeaveOut,
-                (_, Kind::Start) => {
+        .map(|state| state.map(|state| state.phase.clone()));
+        match state {
+            Ok(Ok(phase)) => match (wait.kind, phase) {
+                (Kind::Start, _) => {
                     sleep(HEAD_START).await;
                     Verdict::Pass
                 }
+                (Kind::Interruption, Phase::Settled(Some(text))) => Verdict::Replace(text),
+                (_, Phase::PutBack) => Verdict::LeaveOut,
                 _ => Verdict::Pass,
             },
             // Nobody knows of the job any more.
@@ -366,6 +389,23 @@ mod tests {
         let wait = waiting(gate.end(&name, None, false));
         assert_eq!(gate.wait(wait).await, Verdict::Pass);
         assert_eq!(gate.let_go(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_job_that_ends_before_its_answer_is_written_is_not_heard_of_before() {
+        let (gate, id, name, nudge) = gate();
+        gate.expect_answer(id);
+        gate.begin(id, &nudge, true);
+        gate.settled(id, None);
+        let (passage, begun) = gate.start(&name);
+        let wait = gate.wait(waiting(passage));
+        tokio::pin!(wait);
+        assert!(wait.as_mut().now_or_never().is_none());
+        let end = waiting(gate.end(&name, begun, false));
+        gate.answered(id);
+        assert_eq!(wait.await, Verdict::Pass);
+        assert_eq!(gate.wait(end).await, Verdict::Pass);
+        assert!(gate.runs.lock().by_job.is_empty());
     }
 
     #[test]

@@ -26,7 +26,7 @@ mod sockets;
 mod tidy;
 
 pub(crate) use dispatch::{put_back_others, run};
-pub(crate) use event_gate::{EventGate, Passage, RunNumber, Verdict, Wait};
+pub(crate) use event_gate::{AnswerTicket, EventGate, Passage, RunNumber, Verdict, Wait};
 pub(crate) use hold::{Hold, OwnerHold, QuietHours};
 pub(crate) use notify::{Notifier, NotifyError, Target, TargetError};
 pub(crate) use order::{Entry, JobId, Urgency};

@@ -287,10 +287,7 @@ impl Run {
         self.app.jobs.tell_count(&self.job.entry.user);
         answer.give(Handed::Taken {
             node_errors,
-            ticket: AnswerTicket {
-                gate: Arc::clone(&self.app.jobs.gate),
-                id: self.job.entry.id,
-            },
+            ticket: self.app.jobs.answer_ticket(self.job.entry.id),
         });
     }
 
@@ -672,6 +669,7 @@ impl Run {
         sockets.tell_count(user, client.as_deref());
         let left = json!({ "type": "executing", "data": { "node": null, "prompt_id": self.id } });
         sockets.tell(user, client.as_deref(), &left);
+        self.app.jobs.tell_count(user);
     }
 
     /// Writes the end of the job down and tells of it. `instead` is what pages are told in place of its

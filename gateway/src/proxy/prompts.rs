@@ -8,8 +8,9 @@ use crate::clock;
 use crate::engine::{Engine, EngineId};
 use crate::http::{ApiError, chain, drop_when_written};
 use crate::jobs::{
-    Accepted, Admission, Arrival, Catalogue, Entry, Handed, JobId, LimitFault, MAX_PROMPT,
-    NodePolicy, Prompt, PromptFault, Reservation, Running, Submission, number_text, run_new,
+    Accepted, Admission, AnswerTicket, Arrival, Catalogue, Entry, Handed, JobId, LimitFault,
+    MAX_PROMPT, NodePolicy, Prompt, PromptFault, Reservation, Running, Submission, number_text,
+    run_new,
 };
 use crate::store::{AuditEvent, JobRow, JobState, NewJob, StoreCause, StoreError};
 use axum::Json;
@@ -109,7 +110,8 @@ pub(super) async fn pass(
             let waiting = wait(Arc::clone(way.app), submission, accepted, *reservation);
             // What is written down must be in the line, also when the client is gone.
             let waiting = way.app.jobs.spawn(waiting);
-            waiting.await.map_err(|_| interrupted())?
+            let (answer, ticket) = waiting.await.map_err(|_| interrupted())??;
+            Ok(drop_when_written(answer, ticket, way.context.unflushed()))
         }
         Err(LimitFault::SameId) => {
             // The first of them is just being written down.
@@ -156,7 +158,7 @@ async fn wait(
     submission: Submission,
     accepted: Accepted,
     reservation: Reservation,
-) -> Result<Response, Failure> {
+) -> Result<(Response, AnswerTicket), Failure> {
     let entry = &reservation.entry;
     let created_at = reservation.details.created_at;
     let job = NewJob {
@@ -166,7 +168,8 @@ async fn wait(
     let written = app.store.add_job(job).await;
     written.map_err(|error| not_written(&error))?;
     app.jobs.enqueue(&reservation);
-    Ok(taken(entry.id, entry.number, &accepted.node_errors))
+    let answer = taken(entry.id, entry.number, &accepted.node_errors);
+    Ok((answer, app.jobs.answer_ticket(entry.id)))
 }
 
 /// Whose job has an id already.

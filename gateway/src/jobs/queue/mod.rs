@@ -20,7 +20,7 @@ pub(crate) use job::{Arrival, Back, Details, Intent, Recent, Running};
 pub(crate) use limits::{LimitFault, RoleLimits};
 pub(crate) use reservation::Reservation;
 
-use super::event_gate::EventGate;
+use super::event_gate::{AnswerTicket, EventGate};
 use super::hold::{Hold, OwnerHold};
 use super::order::{Entry, JobId, Urgency};
 use super::sockets::Sockets;
@@ -169,9 +169,21 @@ impl Queue {
 
     /// A job that has to wait is written down: it takes its place.
     pub(crate) fn enqueue(&self, reservation: &Reservation) {
-        self.line.lock().enqueue(reservation);
+        let mut line = self.line.lock();
+        // Under the lock: its run must not begin before.
+        self.gate.expect_answer(reservation.entry.id);
+        line.enqueue(reservation);
+        drop(line);
         self.tell_count(&reservation.entry.user);
         self.wake.notify_one();
+    }
+
+    /// Stands for the answer to a job's `POST /prompt` until it is dropped.
+    pub(crate) fn answer_ticket(&self, id: JobId) -> AnswerTicket {
+        AnswerTicket {
+            gate: Arc::clone(&self.gate),
+            id,
+        }
     }
 
     /// The next job to run, if one can; it counts as running from now on.
@@ -207,13 +219,12 @@ impl Queue {
     }
 
     /// A running job has ended and is written down. `gpu_ms` counts for `day`; `instead` is what pages
-    /// are told in place of its interruption.
+    /// are told in place of its interruption. The new count is told by its engine, or by the caller.
     pub(super) fn finished(&self, job: Recent, gpu_ms: u64, day: &str, instead: Option<Bytes>) {
-        let (id, user) = (job.id, job.user.clone());
+        let id = job.id;
         self.line.lock().finished(job, gpu_ms, day);
-        // Whoever waits for the end finds the new count.
+        // The pages that wait for the end find the new count.
         self.gate.settled(id, instead);
-        self.tell_count(&user);
         self.wake.notify_one();
     }
 
