@@ -136,8 +136,9 @@ impl EventGate {
             return;
         };
         run.state.send_modify(|state| state.is_answered = true);
-        let is_over = matches!(run.state.borrow().phase, Phase::Settled(_));
-        if is_over {
+        // Nothing is held back for a job that waits or is over.
+        let is_no_run = matches!(run.state.borrow().phase, Phase::Settled(_) | Phase::Waiting);
+        if is_no_run {
             runs.by_job.remove(&id);
         }
     }
@@ -220,6 +221,15 @@ impl EventGate {
             } else {
                 Kind::End
             },
+        })
+    }
+
+    /// Returns true if a run has ended. A socket that saw it begin and not end is about to tell so.
+    pub(crate) fn is_over(&self, id: &str, RunNumber(number): RunNumber) -> bool {
+        let runs = self.runs.lock();
+        let run = JobId::parse(id).and_then(|id| runs.by_job.get(&id));
+        run.is_none_or(|run| {
+            run.number != number || !matches!(run.state.borrow().phase, Phase::Running)
         })
     }
 
@@ -345,6 +355,7 @@ mod tests {
         gate.settled(id, None);
         assert_eq!(wait.await, Verdict::Pass);
         assert_eq!(now(gate.end(&name, begun, false)), Verdict::Pass);
+        assert!(gate.is_over(&name, begun.unwrap()));
         assert!(gate.runs.lock().by_job.is_empty());
     }
 

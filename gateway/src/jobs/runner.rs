@@ -669,7 +669,6 @@ impl Run {
         sockets.tell_count(user, client.as_deref());
         let left = json!({ "type": "executing", "data": { "node": null, "prompt_id": self.id } });
         sockets.tell(user, client.as_deref(), &left);
-        self.app.jobs.tell_count(user);
     }
 
     /// Writes the end of the job down and tells of it. `instead` is what pages are told in place of its

@@ -81,6 +81,8 @@ pub(crate) struct Messages {
     count: watch::Receiver<()>,
     told: Arc<Told>,
     remaining: Box<dyn Fn() -> usize + Send + Sync>,
+    /// Returns true while the engine is about to tell the count itself.
+    is_told_soon: Box<dyn Fn() -> bool + Send + Sync>,
     is_count_closed: bool,
 }
 
@@ -99,7 +101,7 @@ impl Messages {
                 changed = self.count.changed(), if !self.is_count_closed => {
                     if changed.is_err() {
                         self.is_count_closed = true;
-                    } else if let Some(status) = self.new_count() {
+                    } else if let Some(status) = self.count_of_now() {
                         return Some(status);
                     }
                 }
@@ -118,6 +120,14 @@ impl Messages {
             return None;
         }
         self.count.mark_unchanged();
+        self.count_of_now()
+    }
+
+    /// The count, but for what its engine is about to tell.
+    fn count_of_now(&self) -> Option<Bytes> {
+        if (self.is_told_soon)() {
+            return None;
+        }
         self.new_count()
     }
 
@@ -147,12 +157,14 @@ impl fmt::Debug for Messages {
 }
 
 impl Sockets {
-    /// A page of `user` opens a WebSocket; `remaining` looks up how many jobs he has.
+    /// A page of `user` opens a WebSocket. `remaining` looks up how many jobs they have; `is_told_soon`
+    /// returns true while the end of a job is on its way to the page, which the engine's own count follows.
     pub(crate) fn open(
         &self,
         user: &UserId,
         client_id: Option<String>,
         remaining: impl Fn() -> usize + Send + Sync + 'static,
+        is_told_soon: impl Fn() -> bool + Send + Sync + 'static,
     ) -> (OpenSocket, Messages) {
         let (messages, own) = mpsc::channel(QUEUE);
         let (count, count_changes) = watch::channel(());
@@ -180,6 +192,7 @@ impl Sockets {
             count: count_changes,
             told,
             remaining: Box::new(remaining),
+            is_told_soon: Box::new(is_told_soon),
             is_count_closed: false,
         };
         (open, messages)
@@ -255,6 +268,7 @@ impl Messages {
             count,
             told: Arc::default(),
             remaining: Box::new(|| 0),
+            is_told_soon: Box::new(|| false),
             is_count_closed: false,
         }
     }
@@ -273,7 +287,10 @@ mod tests {
         let count = Arc::new(AtomicUsize::new(0));
         let seen = Arc::clone(&count);
         let remaining = move || seen.load(Ordering::Relaxed);
-        let (open, messages) = sockets.open(user, Some(client_id.to_owned()), remaining);
+        let soon = Arc::clone(&count);
+        let is_told_soon = move || soon.load(Ordering::Relaxed) >= 100;
+        let (open, messages) =
+            sockets.open(user, Some(client_id.to_owned()), remaining, is_told_soon);
         (open, messages, count)
     }
 
@@ -315,6 +332,19 @@ mod tests {
         assert!(two.note_count(5), "but for one only");
         drop(two);
         assert_eq!(sockets.by_user.lock()[&anna].len(), 1);
+    }
+
+    #[test]
+    fn a_count_that_the_engine_is_about_to_tell_is_not_told_before() {
+        let sockets = Sockets::default();
+        let anna = UserId::parse("anna").unwrap();
+        let (_open, mut page, count) = open(&sockets, &anna, "a");
+        count.store(100, Ordering::Relaxed);
+        sockets.count_may_differ(&anna);
+        assert!(page.ready().is_none());
+        count.store(1, Ordering::Relaxed);
+        sockets.count_may_differ(&anna);
+        assert_eq!(count_of(&page.ready().unwrap()), Some(1));
     }
 
     #[tokio::test]

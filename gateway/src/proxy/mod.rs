@@ -36,6 +36,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
+use parking_lot::Mutex;
 use rules::{Meaning, meaning};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -451,17 +452,28 @@ fn silence(means: &Meaning, kind: Option<&HeaderValue>) -> Option<Duration> {
 /// gateway has to tell comes with them.
 fn feed(way: &Way<'_>, target: &Engine, page_name: Option<String>) -> frames::Feed {
     let user = way.signed_in.account.id.clone();
+    let gate = Arc::clone(&way.app.jobs.gate);
+    // The run that the page has seen begin and not end.
+    let begun: Arc<Mutex<Option<(String, RunNumber)>>> = Arc::default();
     let remaining = {
         let (app, user) = (Arc::clone(way.app), user.clone());
         move || app.jobs.remaining(&user)
     };
-    let (open, messages) = way.app.jobs.sockets.open(&user, page_name, remaining);
-    let gate = Arc::clone(&way.app.jobs.gate);
+    let is_told_soon = {
+        let (gate, begun) = (Arc::clone(&gate), Arc::clone(&begun));
+        move || {
+            let begun = begun.lock();
+            begun
+                .as_ref()
+                .is_some_and(|(id, run)| gate.is_over(id, *run))
+        }
+    };
+    let sockets = &way.app.jobs.sockets;
+    let (open, messages) = sockets.open(&user, page_name, remaining, is_told_soon);
     let judge = {
         let (app, user, gate) = (Arc::clone(way.app), user.clone(), Arc::clone(&gate));
         // Forgotten with the socket.
         let open = open;
-        let mut begun: Option<(String, RunNumber)> = None;
         move |text: &[u8], is_whole: bool| match event::read(text) {
             Some(Event::Status) if is_whole => {
                 let remaining = app.jobs.remaining(&user);
@@ -473,12 +485,16 @@ fn feed(way: &Way<'_>, target: &Engine, page_name: Option<String>) -> frames::Fe
             }
             Some(Event::Start(id)) => {
                 let (passage, number) = gate.start(id);
-                begun = number.map(|number| (id.to_owned(), number));
+                *begun.lock() = number.map(|number| (id.to_owned(), number));
                 passage
             }
             Some(Event::End(id, end)) => {
-                let begun = begun.as_ref().filter(|(begun, _)| begun == id);
-                let number = begun.map(|(_, number)| *number);
+                let mut begun = begun.lock();
+                let run = begun.as_ref().filter(|(begun, _)| begun == id);
+                let number = run.map(|(_, number)| *number);
+                if end == End::Left && number.is_some() {
+                    *begun = None;
+                }
                 gate.end(id, number, end == End::Interrupted)
             }
             _ => Passage::Now(Verdict::Pass),

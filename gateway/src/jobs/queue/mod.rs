@@ -219,12 +219,13 @@ impl Queue {
     }
 
     /// A running job has ended and is written down. `gpu_ms` counts for `day`; `instead` is what pages
-    /// are told in place of its interruption. The new count is told by its engine, or by the caller.
+    /// are told in place of its interruption.
     pub(super) fn finished(&self, job: Recent, gpu_ms: u64, day: &str, instead: Option<Bytes>) {
-        let id = job.id;
+        let (id, user) = (job.id, job.user.clone());
         self.line.lock().finished(job, gpu_ms, day);
         // The pages that wait for the end find the new count.
         self.gate.settled(id, instead);
+        self.tell_count(&user);
         self.wake.notify_one();
     }
 
