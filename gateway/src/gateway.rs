@@ -103,6 +103,7 @@ impl Gateway {
             let path = path.display().to_string();
             move |source| GatewayError::Io { path, source }
         };
+        crate::platform::outlive_limits().map_err(io(data.root().to_path_buf()))?;
         let key = signing_key(&started_with.secret_key_env, &data.secret_key())?;
         let store = Arc::new(Store::open(&data.database())?);
         let config = Arc::new(config);

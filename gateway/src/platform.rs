@@ -1,5 +1,6 @@
 //! What each operating system does in its own way and concerns the whole program.
 
+use std::io;
 use tokio::process::Command;
 #[cfg(windows)]
 use windows::Win32::System::Threading::CREATE_NO_WINDOW;
@@ -10,6 +11,19 @@ pub(crate) fn lower_thread_priority() {
     #[cfg(target_os = "linux")]
     // On Linux `nice` counts for the calling thread alone.
     let _ = rustix::process::nice(10);
+}
+
+/// Has limits that another process of this account sets on this one (`prlimit`) refuse calls instead
+/// of ending it. Handlers do that, and unlike ignored signals they are not handed to engines. Needs
+/// a tokio runtime.
+pub(crate) fn outlive_limits() -> io::Result<()> {
+    #[cfg(unix)]
+    for number in [libc::SIGXFSZ, libc::SIGXCPU] {
+        use tokio::signal::unix::{SignalKind, signal};
+        // The handler stays when the stream of signals is dropped.
+        drop(signal(SignalKind::from_raw(number))?);
+    }
+    Ok(())
 }
 
 /// Lets a console program be started without a console window of its own, which the app, having

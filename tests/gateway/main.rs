@@ -6,6 +6,8 @@ mod credentials;
 mod filtering;
 mod gallery;
 mod invites;
+#[cfg(target_os = "linux")]
+mod limits;
 mod local_owner;
 mod lock_out;
 mod names;

@@ -13,6 +13,10 @@ import socket
 import subprocess
 import sys
 
+LIBC = ctypes.CDLL(None, use_errno=True)
+MACHINE = os.uname().machine
+KEYCTL = {"x86_64": 250, "aarch64": 219}
+X32 = 0x40000000
 MPTCP = 262
 LIMIT = 5
 
@@ -53,6 +57,92 @@ def change_mode(path):
     os.chmod(path, 0)
     if os.stat(path).st_mode == before:
         raise PermissionError(errno.EPERM, "nothing was changed", path)
+
+
+def change_mode_open(path):
+    """Files that may only be read are changed through what was opened for reading."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        before = os.fstat(file).st_mode
+        for mode in (0, 0o600, 0o4755):
+            try:
+                os.fchmod(file, mode)
+            except PermissionError:
+                pass
+            if os.fstat(file).st_mode != before:
+                os.fchmod(file, before & 0o7777)
+                return
+    finally:
+        os.close(file)
+    raise PermissionError(errno.EPERM, "nothing was changed", path)
+
+
+def take_reading(path):
+    file = os.open(path, os.O_RDONLY)
+    try:
+        before = os.fstat(file).st_mode
+        os.fchmod(file, 0)
+        os.fchmod(file, before & 0o7777)
+    finally:
+        os.close(file)
+
+
+def set_attribute(path):
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.setxattr(file, "user.hostile", b"hostile")
+    except OSError as error:
+        # As if there were none; `cp -a` would fail on any other error.
+        if error.errno == errno.ENOTSUP:
+            raise PermissionError(errno.EPERM, "no attributes", path) from error
+        raise
+    finally:
+        os.close(file)
+
+
+def told(result):
+    """What a function of the C library answered, or its error."""
+    if result == -1:
+        number = ctypes.get_errno()
+        # Calls that seem not to be there are refused as well.
+        number = errno.EPERM if number == errno.ENOSYS else number
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def limit(pid):
+    import resource
+
+    # Changes nothing: any limit could be set in the same way.
+    before = resource.prlimit(int(pid), resource.RLIMIT_FSIZE)
+    resource.prlimit(int(pid), resource.RLIMIT_FSIZE, before)
+
+
+def slow_group(group):
+    os.setpriority(os.PRIO_PGRP, int(group), 1)
+
+
+def shared_memory(number):
+    LIBC.shmat.restype = ctypes.c_ssize_t
+    address = told(LIBC.shmat(int(number), None, 0))
+    return ctypes.string_at(address).decode()
+
+
+def semaphore(_):
+    told(LIBC.semctl(told(LIBC.semget(0, 1, 0o1600)), 0, 0))
+
+
+def messages(_):
+    told(LIBC.msgctl(told(LIBC.msgget(0, 0o1600)), 0, None))
+
+
+def keyring(_):
+    # The keyring of the account, which all its programs share.
+    told(LIBC.syscall(KEYCTL[MACHINE], 0, -4, 1))
+
+
+def x32(_):
+    told(LIBC.syscall(X32 | 41, socket.AF_UNIX, socket.SOCK_STREAM, 0))
 
 
 def connect(port):
@@ -133,6 +223,16 @@ ACTIONS = {
     "remove": remove,
     "link": link,
     "change-mode": change_mode,
+    "change-mode-open": change_mode_open,
+    "take-reading": take_reading,
+    "set-attribute": set_attribute,
+    "limit": limit,
+    "slow-group": slow_group,
+    "shared-memory": shared_memory,
+    "semaphore": semaphore,
+    "messages": messages,
+    "keyring": keyring,
+    "x32": x32,
     "connect": connect,
     "connect-multipath": connect_multipath,
     "connect-fast": connect_fast,

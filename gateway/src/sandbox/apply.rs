@@ -26,6 +26,9 @@ const ADDITIONS: &[(u32, &str)] = &[
     (6, "signals to other programs (6.12)"),
 ];
 
+/// What no kernel can hold for an engine of the same account.
+const LEFT_OPEN: &str = "Left open: it may send UDP, slow down other programs of this account, change the times of files that it may read, and learn whether a path exists.";
+
 /// What this system can do, tried without confining anything.
 pub fn support() -> SandboxReport {
     // Builds nothing and restricts nothing: it asks the kernel for its version.
@@ -102,9 +105,11 @@ fn report(status: &LandlockStatus, plan: &SandboxPlan, is_filtered: bool) -> San
     }
     if !is_filtered {
         detail.push_str(
-            " Sockets of other programs are open to it, as system calls cannot be filtered.",
+            " Sockets, limits, shared memory and keys of other programs are open to it, as system calls cannot be filtered.",
         );
     }
+    detail.push(' ');
+    detail.push_str(LEFT_OPEN);
     for note in &plan.notes {
         detail.push(' ');
         detail.push_str(note);

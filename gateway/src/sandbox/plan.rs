@@ -86,7 +86,7 @@ pub struct SandboxPlan {
     pub connect_ports: Vec<u16>,
     /// TCP ports that may be listened on.
     pub bind_ports: Vec<u16>,
-    /// Calls that change permissions by path do nothing.
+    /// Calls that change permissions or owners do nothing.
     pub keeps_permissions: bool,
     /// Largest file it may write.
     pub max_file_bytes: Option<u64>,

@@ -1,10 +1,12 @@
 //! What a confined engine can do, tried by a hostile one, and that without confinement it could.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use tokio::io::AsyncReadExt;
@@ -104,6 +106,7 @@ impl Machine {
             victim: Command::new("sleep")
                 .arg("1000")
                 .env("VICTIMS_SECRET", "1")
+                .process_group(0)
                 .stdin(Stdio::null())
                 .spawn()
                 .unwrap(),
@@ -187,6 +190,20 @@ impl Machine {
         for (attempt, (confined, free)) in attempts.iter().zip(confined.iter().zip(&free)) {
             assert!(confined.starts_with("refused"), "{attempt}: {confined}");
             assert!(free.starts_with("ok"), "{attempt}, unconfined: {free}");
+        }
+    }
+
+    /// The same for what not every kernel or file system knows.
+    async fn refused_where_known(&self, profile: Profile, attempt: &str) {
+        let attempts = [attempt.to_owned()];
+        let confined = self.attempt(Some(profile), &attempts).await;
+        assert!(
+            confined[0].starts_with("refused"),
+            "{attempt}: {confined:?}"
+        );
+        let free = self.attempt(None, &attempts).await;
+        if !free[0].starts_with("ok") {
+            eprintln!("{attempt} shows nothing here: {}", free[0]);
         }
     }
 
@@ -282,6 +299,12 @@ async fn a_users_engine_changes_nothing_that_is_shared() {
         format!("list {}", machine.path("comfyui")),
         format!("truncate {}", machine.path("models/model.safetensors")),
         format!("change-mode {}", machine.path("models/model.safetensors")),
+        format!(
+            "change-mode-open {}",
+            machine.path("models/model.safetensors")
+        ),
+        format!("change-mode-open {}", machine.path("models")),
+        format!("change-mode-open {}", machine.path("comfyui/main.py")),
         format!("remove {}", machine.path("models/model.safetensors")),
     ];
     machine.refused(Profile::User, &attempts).await;
@@ -407,6 +430,67 @@ async fn processes_of_others_are_out_of_reach() {
 }
 
 #[tokio::test]
+async fn a_confined_engine_ends_and_slows_down_nobody_and_locks_nobody_out() {
+    let Some(machine) = Machine::new().await else {
+        return;
+    };
+    let victim = machine.victim.id();
+    let model = machine.path("models/model.safetensors");
+    let attempts = [
+        format!("limit {victim}"),
+        format!("limit {}", std::process::id()),
+        format!("slow-group {victim}"),
+        format!("take-reading {model}"),
+    ];
+    for profile in [Profile::Owner, Profile::User] {
+        machine.refused(profile, &attempts).await;
+        let attribute = format!("set-attribute {model}");
+        machine.refused_where_known(profile, &attribute).await;
+    }
+}
+
+/// Shared memory of another program of this account, as pictures of windows are.
+const SHARED_MEMORY: &str = "
+import ctypes, sys
+libc = ctypes.CDLL(None)
+libc.shmat.restype = ctypes.c_ssize_t
+number = libc.shmget(0, 4096, 0o1600)
+ctypes.memmove(libc.shmat(number, None, 0), b'secret', 6)
+print(number, flush=True)
+sys.stdin.read()
+libc.shmctl(number, 0, None)
+";
+
+#[tokio::test]
+async fn memory_messages_and_keys_of_the_account_are_out_of_reach() {
+    let Some(machine) = Machine::new().await else {
+        return;
+    };
+    let mut other = Command::new("python3")
+        .args(["-c", SHARED_MEMORY])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut number = String::new();
+    BufReader::new(other.stdout.take().unwrap())
+        .read_line(&mut number)
+        .unwrap();
+    let attempts = [
+        format!("shared-memory {}", number.trim()),
+        "semaphore ".to_owned(),
+        "messages ".to_owned(),
+    ];
+    for profile in [Profile::Owner, Profile::User] {
+        machine.refused(profile, &attempts).await;
+        machine.refused_where_known(profile, "keyring ").await;
+        machine.refused_where_known(profile, "x32 ").await;
+    }
+    drop(other.stdin.take());
+    assert!(other.wait().unwrap().success());
+}
+
+#[tokio::test]
 async fn its_own_things_work() {
     let Some(machine) = Machine::new().await else {
         return;
@@ -433,6 +517,11 @@ async fn its_own_things_work() {
         "list /sys/devices".to_owned(),
         "look-up localhost".to_owned(),
         "run sh -c exit".to_owned(),
+        format!(
+            "run cp -a {} {}",
+            machine.path("models/model.safetensors"),
+            machine.path("data/users/own/output/copy")
+        ),
         format!("run {} -c pass", machine.python.display()),
         "run sh -c echo>$TMPDIR/x".to_owned(),
     ];
