@@ -198,7 +198,7 @@ pub(crate) async fn delete(
     let fate = fate(&app, &account, &query)?;
     app.accounts.delete(&account.id)?;
     app.sessions.end_user(&account.id, None).await?;
-    app.engines.retire(&account.id).await;
+    let has_ended = app.engines.retire(&account.id).await;
     note(
         &app,
         &context,
@@ -206,6 +206,13 @@ pub(crate) async fn delete(
         AuditEvent::AccountChanged,
         &format!("{}: deleted, files: {:?}", account.username, query.files),
     );
+    if fate != FilesFate::Keep && !has_ended {
+        return Err(ApiError::new(
+            StatusCode::CONFLICT,
+            "engine_running",
+            "The account is gone, but its ComfyUI has not ended yet. Its files stay where they are.",
+        ));
+    }
     app.engines.settle_files(&account.id, fate).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -38,6 +38,8 @@ const FAILED_PAUSE: time::Duration = time::Duration::seconds(20);
 const LONGEST_FAILED_PAUSE: time::Duration = time::Duration::hours(1);
 /// Time for other engines to unload their models before a job starts.
 const UNLOAD_LIMIT: Duration = Duration::from_secs(3);
+/// Time for an engine to end for good, longer than its own limits take.
+const RETIRE_LIMIT: Duration = Duration::from_secs(120);
 /// Name under which the store keeps who has ComfyUI's own directories.
 const OWNER: &str = "owner";
 
@@ -523,13 +525,13 @@ impl Engines {
         self.inner.surroundings.wake.notify_one();
     }
 
-    /// Ends a user's engine for good; returns when its processes are gone.
-    pub async fn retire(&self, user: &UserId) {
+    /// Ends a user's engine for good; returns when its processes are gone. False if that could not be
+    /// seen in time.
+    pub async fn retire(&self, user: &UserId) -> bool {
         let (done, gone) = oneshot::channel();
         let order = Order::Retire(EngineId::User(user.clone()), done);
-        if self.orders.send(order).await.is_ok() {
-            let _ = gone.await;
-        }
+        let retired = async { self.orders.send(order).await.is_ok() && gone.await.is_ok() };
+        timeout(RETIRE_LIMIT, retired).await.unwrap_or(false)
     }
 
     fn tell(&self, order: Order) {
