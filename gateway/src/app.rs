@@ -120,7 +120,7 @@ impl App {
     }
 
     /// Whether users who are not admins may use a route that is not ComfyUI's own: named by the
-    /// settings, or answered by an engine that the system confines.
+    /// settings, or answered by an engine that the system holds to what that user may do.
     pub(crate) fn custom_routes_are_open(
         &self,
         config: &Config,
@@ -135,7 +135,7 @@ impl App {
             || match config.custom_node_routes {
                 CustomNodeRoutes::Allow => true,
                 CustomNodeRoutes::Deny => false,
-                CustomNodeRoutes::Auto => self.engines.is_confined(user),
+                CustomNodeRoutes::Auto => self.engines.holds_to_a_user(user),
             }
     }
 

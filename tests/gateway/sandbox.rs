@@ -2,7 +2,7 @@
 //!
 //! Skipped, with a word on the console, where the system confines nothing.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use sentinel_gateway::sandbox::{SandboxState, support};
@@ -91,6 +91,37 @@ fn attempts(gateway: &Gateway, foreign: &Path, victim: u32, port: u16) -> Vec<St
         format!("read /proc/{}/environ", gateway.id()),
         format!("signal {}", gateway.id()),
     ]
+}
+
+#[test]
+fn custom_routes_are_open_only_where_the_engine_has_a_users_rights() -> Result<()> {
+    if !can_confine() {
+        return Ok(());
+    }
+    // A confined engine for all may still change ComfyUI, which is then run unconfined.
+    let ask = |gateway: &Gateway, token: &str| gateway.ask(&Ask::get("/demo/echo").bearer(token));
+    let (shared, _, bob) = Gateway::with_two(Options::default())?;
+    let refused = ask(&shared, &bob)?;
+    ensure!(
+        refused.status == 403 && refused.code() == "route_not_allowed",
+        "{} {}",
+        refused.status,
+        refused.text()
+    );
+    ensure!(ask(&shared, &shared.owner)?.status == 200);
+    let separate = Options::default().set("separate_users=true");
+    let (separate, _, bob) = Gateway::with_two(separate)?;
+    // The page brings the engine; such a route alone starts none.
+    let page = separate.ask(&Ask::get("/system_stats").bearer(&bob))?;
+    ensure!(page.status == 200, "{} {}", page.status, page.text());
+    let allowed = ask(&separate, &bob)?;
+    ensure!(
+        allowed.status == 200,
+        "{} {}",
+        allowed.status,
+        allowed.text()
+    );
+    Ok(())
 }
 
 #[test]

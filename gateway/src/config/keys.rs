@@ -374,7 +374,7 @@ pub const KEYS: &[Key] = &[
         "custom_node_routes",
         Kind::Choice(&["auto", "allow", "deny"]),
         false,
-        "Addresses that custom nodes add, for users; auto: only where ComfyUI is confined.",
+        "Addresses that custom nodes add, for users; auto: in their own, confined ComfyUI.",
     ),
     key(
         "allowed_routes",

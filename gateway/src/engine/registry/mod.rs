@@ -384,10 +384,16 @@ impl Engines {
             .any(|engine| engine.is_demo())
     }
 
-    /// Whether the system confines the engine of a user.
-    pub fn is_confined(&self, user: &UserId) -> bool {
-        self.of(user)
-            .is_some_and(|engine| engine.status().sandbox.holds_files())
+    /// Whether the system holds the engine of a user to what that user may do. The shared engine and
+    /// the owner's may change ComfyUI itself, however confined they are.
+    pub fn holds_to_a_user(&self, user: &UserId) -> bool {
+        let Some(engine) = self.of(user) else {
+            return false;
+        };
+        let is_theirs = engine
+            .prepared_for()
+            .is_some_and(|(tenant, _)| tenant.user.as_ref() == Some(user));
+        is_theirs && engine.status().sandbox.holds_files()
     }
 
     /// Who has ComfyUI's own directories when users are separate.

@@ -748,7 +748,7 @@ export const de: Record<keyof typeof en, string> = {
   "config.title.custom_node_routes": "Seiten und Adressen von Erweiterungen",
   "config.meaning.custom_node_routes":
     "Ob auch Benutzer, die keine Administratoren sind, verwenden dürfen, was Erweiterungen dem Server von ComfyUI hinzufügen.",
-  "config.choice.custom_node_routes.auto": "Wo ComfyUI in seinen Ordnern gehalten wird",
+  "config.choice.custom_node_routes.auto": "In einem eigenen ComfyUI, das in seinen Ordnern gehalten wird",
   "config.choice.custom_node_routes.allow": "Immer",
   "config.choice.custom_node_routes.deny": "Nie",
   "config.title.allowed_routes": "Adressen von Erweiterungen, die immer erlaubt sind",

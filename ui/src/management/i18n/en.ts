@@ -724,7 +724,7 @@ export const en = {
   "config.title.custom_node_routes": "Pages and addresses of extensions",
   "config.meaning.custom_node_routes":
     "Whether people who are not administrators may use what extensions add to ComfyUI's server.",
-  "config.choice.custom_node_routes.auto": "Where ComfyUI is kept inside its own folders",
+  "config.choice.custom_node_routes.auto": "In a ComfyUI of their own that is kept inside its folders",
   "config.choice.custom_node_routes.allow": "Always",
   "config.choice.custom_node_routes.deny": "Never",
   "config.title.allowed_routes": "Addresses of extensions that are always allowed",

@@ -691,7 +691,7 @@ export const zh: Record<keyof typeof en, string> = {
   "config.meaning.sandbox_max_file_gib": "ComfyUI 可写入的大小。0 表示不限。",
   "config.title.custom_node_routes": "扩展的页面和地址",
   "config.meaning.custom_node_routes": "非管理员能否使用扩展为 ComfyUI 服务器添加的功能。",
-  "config.choice.custom_node_routes.auto": "在 ComfyUI 被限制于自己文件夹时",
+  "config.choice.custom_node_routes.auto": "在被限制于自己文件夹的个人 ComfyUI 中",
   "config.choice.custom_node_routes.allow": "始终允许",
   "config.choice.custom_node_routes.deny": "从不",
   "config.title.allowed_routes": "始终允许的扩展地址",
