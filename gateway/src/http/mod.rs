@@ -15,6 +15,7 @@ mod error;
 pub(crate) mod file;
 pub(crate) mod pages;
 mod refused;
+mod refused_connections;
 mod router;
 mod server;
 pub mod tls;

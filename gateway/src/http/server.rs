@@ -4,6 +4,7 @@
 use super::connections::Place;
 use super::context::WorkerContext;
 use super::door::Door;
+use super::refused_connections::{PAUSE, Refusals};
 use super::written::Unflushed;
 use crate::access::ClientIp;
 use crate::app::App;
@@ -20,7 +21,7 @@ use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{interval, sleep, timeout};
@@ -234,6 +235,7 @@ impl Server {
                 senders: self.senders.clone(),
                 next: self.listeners.len(),
                 stopping: stopping.clone(),
+                refusals: Refusals::default(),
             };
             self.listeners.push(Listening {
                 address,
@@ -272,10 +274,12 @@ struct Acceptor {
     senders: Vec<mpsc::Sender<Accepted>>,
     next: usize,
     stopping: CancellationToken,
+    refusals: Refusals,
 }
 
 impl Acceptor {
     async fn run(mut self, listener: TcpListener) {
+        let mut report = interval(PAUSE);
         loop {
             let accepted = tokio::select! {
                 () = self.stopping.cancelled() => {
@@ -286,6 +290,12 @@ impl Acceptor {
                     return;
                 }
                 accepted = listener.accept() => accepted,
+                _ = report.tick() => {
+                    for (address, number) in self.refusals.due(Instant::now()) {
+                        tell_refusals(address, number);
+                    }
+                    continue;
+                }
             };
             match accepted {
                 Ok((stream, peer)) => self.hand_over(stream, peer),
@@ -306,7 +316,7 @@ impl Acceptor {
             return;
         }
         let Some(place) = self.app.connections.try_enter(address, is_proxy) else {
-            tracing::warn!("too many connections; one was dropped");
+            self.refused(address);
             return;
         };
         let _ = stream.set_nodelay(true);
@@ -323,9 +333,25 @@ impl Acceptor {
             })
             .is_err()
         {
-            tracing::warn!("a worker does not keep up; a connection was dropped");
+            self.refused(address);
         }
     }
+
+    /// A line for each would let strangers fill the disk.
+    fn refused(&mut self, address: ClientIp) {
+        if let Some((address, number)) = self.refusals.note(address, Instant::now()) {
+            tell_refusals(address, number);
+        }
+    }
+}
+
+fn tell_refusals(address: Option<ClientIp>, number: u64) {
+    let address = address.map_or_else(|| "many".to_owned(), |address| address.to_string());
+    tracing::warn!(
+        address,
+        number,
+        "too many connections; new ones were dropped"
+    );
 }
 
 struct Worker {

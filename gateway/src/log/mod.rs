@@ -1,5 +1,6 @@
-//! The log: to the console, to a rotated file and to a ring in memory, filtered by `log_levels`.
+//! The log: to the console, to a file for each day and to a ring in memory, filtered by `log_levels`.
 
+mod file;
 mod ring;
 
 pub(crate) use ring::ring;
@@ -13,17 +14,10 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// Days whose log files are kept.
-const KEPT_FILES: usize = 7;
-
 /// Starts logging; the guard writes what waits when it is dropped.
 pub(crate) fn start(config: &Config, directory: &Path) -> anyhow::Result<WorkerGuard> {
-    let appender = tracing_appender::rolling::Builder::new()
-        .rotation(tracing_appender::rolling::Rotation::DAILY)
-        .filename_prefix(config.log.clone())
-        .max_log_files(KEPT_FILES)
-        .build(directory)?;
-    let (writer, guard) = tracing_appender::non_blocking(appender);
+    let file = file::DailyFile::open(&directory.join(&config.log))?;
+    let (writer, guard) = tracing_appender::non_blocking(file);
     let levels = config.log_levels.clone();
     let is_wanted = move |metadata: &Metadata<'_>| wants(&levels, metadata.level());
     let max = if config.log_levels.contains(&LogLevel::Debug) {
