@@ -151,13 +151,39 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // On Windows this option would let another program take the port over.
-    if cfg!(unix) {
-        socket.set_reuse_address(true)?;
-    }
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    #[cfg(windows)]
+    claim_port(&socket)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+/// Keeps other programs of this account from taking the port over, as `SO_REUSEADDR` would let them.
+#[cfg(windows)]
+fn claim_port(socket: &Socket) -> io::Result<()> {
+    use std::os::windows::io::AsRawSocket as _;
+    use windows::Win32::Networking::WinSock::{SO_REUSEADDR, SOCKET, SOL_SOCKET, setsockopt};
+    /// As the system's header defines it.
+    const SO_EXCLUSIVEADDRUSE: i32 = !SO_REUSEADDR;
+    let handle = usize::try_from(socket.as_raw_socket()).map_err(io::Error::other)?;
+    #[expect(unsafe_code, reason = "no library wraps this option")]
+    // SAFETY: the socket is borrowed, so it is open, and the value is a number of four bytes.
+    let answer = unsafe {
+        let value = 1_i32.to_ne_bytes();
+        setsockopt(
+            SOCKET(handle),
+            SOL_SOCKET,
+            SO_EXCLUSIVEADDRUSE,
+            Some(&value),
+        )
+    };
+    if answer == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
