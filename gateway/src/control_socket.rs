@@ -14,11 +14,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Commands at once.
 const MAX_CONNECTIONS: usize = 8;
+/// After a failure to accept.
+const PAUSE: Duration = Duration::from_millis(200);
 /// Time for one command.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
@@ -32,17 +34,23 @@ pub(crate) async fn serve(path: PathBuf, api: LocalApi, stopping: CancellationTo
         }
     };
     let mut connections = JoinSet::new();
+    let mut is_told = false;
     loop {
         tokio::select! {
             () = stopping.cancelled() => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
                 Ok((stream, _)) => {
+                    is_told = false;
                     connections.spawn(timeout(TIME_LIMIT, answer(stream, api.clone())));
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the command line's socket failed");
-                    break;
+                    // Such as too many open files, which passes.
+                    if !is_told {
+                        tracing::warn!(%error, "the command line's socket failed; it is tried again");
+                    }
+                    is_told = true;
+                    sleep(PAUSE).await;
                 }
             },
         }

@@ -103,6 +103,7 @@ impl Gateway {
             let path = path.display().to_string();
             move |source| GatewayError::Io { path, source }
         };
+        let open_files = crate::platform::raise_open_files();
         crate::platform::outlive_limits().map_err(io(data.root().to_path_buf()))?;
         let key = signing_key(&started_with.secret_key_env, &data.secret_key())?;
         let store = Arc::new(Store::open(&data.database())?);
@@ -142,7 +143,7 @@ impl Gateway {
             attempts: Attempts::default(),
             waiting_sign_ins: Waiting::default(),
             lists,
-            connections: Connections::default(),
+            connections: Connections::within(open_files),
             engines,
             jobs: queue,
             notifier: Notifier::start({

@@ -5,6 +5,13 @@ use tokio::process::Command;
 #[cfg(windows)]
 use windows::Win32::System::Threading::CREATE_NO_WINDOW;
 
+/// Open files that no work of ours exceeds.
+#[cfg(unix)]
+const MAX_OPEN_FILES: u64 = 65_536;
+/// What systems allow if nobody says otherwise.
+#[cfg(unix)]
+const USUAL_OPEN_FILES: u64 = 1024;
+
 /// Lets other threads of the machine go first; without effect where the system has no such thing
 /// for a single thread.
 pub(crate) fn lower_thread_priority() {
@@ -24,6 +31,25 @@ pub(crate) fn outlive_limits() -> io::Result<()> {
         drop(signal(SignalKind::from_raw(number))?);
     }
     Ok(())
+}
+
+/// Opens as many files as the system allows an ordinary program, within reason; returns how many
+/// that are. The usual limit is for programs of the nineties.
+pub(crate) fn raise_open_files() -> u64 {
+    #[cfg(unix)]
+    {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+            return USUAL_OPEN_FILES;
+        };
+        let wanted = hard.min(MAX_OPEN_FILES).max(soft);
+        match setrlimit(Resource::RLIMIT_NOFILE, wanted, hard) {
+            Ok(()) => wanted,
+            Err(_) => soft,
+        }
+    }
+    #[cfg(not(unix))]
+    u64::MAX
 }
 
 /// Lets a console program be started without a console window of its own, which the app, having

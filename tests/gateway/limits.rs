@@ -4,7 +4,10 @@ use anyhow::{Context as _, Result, ensure};
 use sentinel_tests::{Ask, Gateway, Options, eventually};
 use std::fs;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(20);
 
 /// Sets the soft limit of a process as a hostile engine would; the hard one lets it be set back.
 fn limit(process: u32, name: &str, value: Option<u64>) -> Result<()> {
@@ -52,4 +55,38 @@ fn a_limit_on_files_or_time_ends_nothing() -> Result<()> {
     limit(gateway.id(), "RLIMIT_CPU", None)?;
     gateway.sign_in("owner")?;
     Ok(())
+}
+
+#[test]
+fn the_limit_of_open_files_is_raised() -> Result<()> {
+    let gateway = Gateway::start(Options::default().without_engine())?;
+    let limits = fs::read_to_string(format!("/proc/{}/limits", gateway.id()))?;
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .context("a limit")?;
+    let numbers: Vec<u64> = line
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    let [soft, hard] = numbers[..] else {
+        anyhow::bail!("{line}");
+    };
+    ensure!(soft == hard.min(65_536), "{line}");
+    Ok(())
+}
+
+#[test]
+fn the_command_line_works_again_when_files_were_too_many() -> Result<()> {
+    let gateway = Gateway::start(Options::default())?;
+    gateway.command(&["engines"])?;
+    limit(gateway.id(), "RLIMIT_NOFILE", Some(8))?;
+    thread::scope(|scope| {
+        let command = scope.spawn(|| gateway.command(&["engines"]));
+        eventually(SOON, || Ok(gateway.console().contains("socket failed")))?;
+        limit(gateway.id(), "RLIMIT_NOFILE", None)?;
+        command.join().map_err(|_| anyhow::anyhow!("a panic"))??;
+        gateway.command(&["engines"])?;
+        Ok(())
+    })
 }

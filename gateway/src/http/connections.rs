@@ -7,8 +7,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-/// Open connections at once.
+/// Open connections at once, where there are files enough.
 const MAX_CONNECTIONS: usize = 4096;
+/// Open files that are not for connections: ComfyUI's processes, the database, what is sent.
+const OTHER_FILES: u64 = 192;
+/// Places that strangers cannot take from the machine's own programs and its owner.
+const KEPT_FOR_LOOPBACK: usize = 32;
 /// Open connections of one address at once; a class behind one router is one address.
 const MAX_PER_ADDRESS: usize = 512;
 
@@ -20,13 +24,34 @@ struct Table {
 }
 
 /// What is open now.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Connections {
     table: Arc<Mutex<Table>>,
     stopping: CancellationToken,
+    /// At once, those from this machine included.
+    max: usize,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self::within(u64::MAX)
+    }
 }
 
 impl Connections {
+    /// Places for as many connections as a program with so many open files can serve: each may need
+    /// another one to an engine.
+    pub fn within(open_files: u64) -> Self {
+        let places = usize::try_from(open_files.saturating_sub(OTHER_FILES) / 2);
+        Self {
+            table: Arc::default(),
+            stopping: CancellationToken::new(),
+            max: places
+                .unwrap_or(usize::MAX)
+                .clamp(2 * KEPT_FOR_LOOPBACK, MAX_CONNECTIONS),
+        }
+    }
+
     /// Takes a place within the caps, for a connection.
     pub fn try_enter(&self, address: ClientIp, is_proxy: bool) -> Option<Place> {
         {
@@ -36,7 +61,10 @@ impl Connections {
                 .get(&address.origin())
                 .copied()
                 .unwrap_or(0);
-            if table.open.len() >= MAX_CONNECTIONS || (of_address >= MAX_PER_ADDRESS && !is_proxy) {
+            let is_near = address.address().is_loopback();
+            let max = self.max - if is_near { 0 } else { KEPT_FOR_LOOPBACK };
+            let of_one = MAX_PER_ADDRESS.min(self.max / 2);
+            if table.open.len() >= max || (of_address >= of_one && !is_proxy) {
                 return None;
             }
         }
@@ -182,6 +210,37 @@ mod tests {
         assert!(connections.try_enter(ip(2), false).is_some());
         drop(held);
         assert!(connections.is_empty() && connections.try_enter(ip(1), false).is_some());
+    }
+
+    #[test]
+    fn strangers_leave_places_for_this_machine_however_few_files_there_are() {
+        for (open_files, expected) in [
+            (0, 64),
+            (256, 64),
+            (1024, 416),
+            (8384, 4096),
+            (u64::MAX, 4096),
+        ] {
+            let connections = Connections::within(open_files);
+            let strangers: Vec<_> = (0..=u8::MAX)
+                .flat_map(|last| {
+                    let connections = connections.clone();
+                    std::iter::from_fn(move || connections.try_enter(ip(last), false))
+                })
+                .collect();
+            assert_eq!(
+                strangers.len(),
+                expected - KEPT_FOR_LOOPBACK,
+                "{open_files}"
+            );
+            let near = ClientIp::new([127, 0, 0, 1].into());
+            let own: Vec<_> = std::iter::from_fn(|| connections.try_enter(near, false)).collect();
+            assert_eq!(own.len(), KEPT_FOR_LOOPBACK, "{open_files}");
+        }
+    }
+
+    #[test]
+    fn what_waits_is_counted_by_address() {
         let waiting = Waiting::default();
         let place = waiting.enter(ip(1), 1);
         assert!(
