@@ -147,14 +147,17 @@ impl App {
         });
     }
 
-    /// Ends at once what is signed in as accounts that are gone or disabled, or by a password that
-    /// is theirs no more.
+    /// Ends at once what is signed in as disabled accounts, or by a password that is theirs no more,
+    /// and cuts off what is signed in as accounts that are not there.
     pub(crate) async fn end_sessions_of_shut_out_accounts(&self) {
         let accounts = self.accounts.current();
+        // A session without its account does not count, but its account may come back.
+        self.sessions
+            .suspend_where(|session| accounts.get(&session.user).is_none());
         let is_over = |session: &crate::auth::Session| {
             accounts
                 .get(&session.user)
-                .is_none_or(|account| account.disabled || !session.is_bound_to(account))
+                .is_some_and(|account| account.disabled || !session.is_bound_to(account))
         };
         if let Err(error) = self.sessions.end_where(is_over).await {
             tracing::error!(error = %crate::http::chain(&error), "ended sessions could not be written down");
@@ -173,12 +176,25 @@ impl App {
         }
     }
 
+    /// Says that jobs wait for accounts that the account file does not hold, if there are such jobs.
+    pub(crate) fn strangers_warning(&self) -> Option<String> {
+        let jobs = self.jobs.strangers_jobs();
+        (jobs > 0).then(|| {
+            format!(
+                "{jobs} waiting jobs belong to accounts that {} does not hold. They run when it holds \
+                 these accounts again. To delete an account with its jobs, use Sentinel.",
+                self.accounts.path().display()
+            )
+        })
+    }
+
     /// Warnings for the admin: weak settings, damaged files.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let config = self.config.current();
         let mut warnings = config.warnings();
         warnings.extend(sandbox::config_warning(config.sandbox));
         warnings.extend(self.accounts.fault());
+        warnings.extend(self.strangers_warning());
         warnings.extend(self.lists.faults());
         warnings.extend(self.sharing.state().fault);
         warnings

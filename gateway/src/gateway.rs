@@ -109,7 +109,10 @@ impl Gateway {
         let store = Arc::new(Store::open(&data.database())?);
         let config = Arc::new(config);
         let accounts = Arc::new(Database::open(data.resolve(&started_with.users_db)));
-        let sessions = Sessions::load(Arc::clone(&store), &key, &accounts.current())?;
+        let known = accounts.current();
+        let there = known.iter().map(|account| account.id.clone());
+        store.take_deletions_back_blocking(there.collect())?;
+        let sessions = Sessions::load(Arc::clone(&store), &key, &known)?;
         let setup_code = if accounts.awaits_first_account() {
             SetupCode::generate()
         } else {

@@ -40,6 +40,10 @@ pub(crate) async fn run(app: Arc<App>, stopping: CancellationToken) {
                 // Also a change of our own takes over what others wrote into the file.
                 let accounts = app.accounts.current();
                 if !Arc::ptr_eq(&accounts, &judged) {
+                    let there = accounts.iter().map(|account| account.id.clone()).collect();
+                    if let Err(error) = app.store.take_deletions_back(there).await {
+                        tracing::error!(error = %chain(&error), "accounts that are back could not be noted");
+                    }
                     judged = accounts;
                     app.end_sessions_of_shut_out_accounts().await;
                 }

@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::auth::{Admin, SessionKind};
 use crate::clock;
 use crate::engine::FilesFate;
-use crate::http::{ApiError, RequestContext};
+use crate::http::{ApiError, RequestContext, chain};
 use crate::store::AuditEvent;
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -196,7 +196,7 @@ pub(crate) async fn delete(
 ) -> Done {
     let account = account(&app, &id)?;
     let fate = fate(&app, &account, &query)?;
-    app.accounts.delete(&account.id)?;
+    delete_account(&app, &account.id).await?;
     app.sessions.end_user(&account.id, None).await?;
     let has_ended = app.engines.retire(&account.id).await;
     note(
@@ -215,6 +215,25 @@ pub(crate) async fn delete(
     }
     app.engines.settle_files(&account.id, fate).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Deletes the account itself. The deletion is written down first: without it, jobs and history of the
+/// account would wait for ever for its return.
+async fn delete_account(app: &App, id: &UserId) -> Result<(), ApiError> {
+    app.store.note_deletion(id.clone(), clock::now()).await?;
+    if let Err(error) = app.accounts.delete(id) {
+        let taken_back = app.store.take_deletions_back(vec![id.clone()]).await;
+        if let Err(error) = taken_back {
+            // The next start sees that the account is there.
+            tracing::error!(error = %chain(&error), "a refused deletion could not be taken back");
+        }
+        return Err(error.into());
+    }
+    // Once more: an account file that was read meanwhile has taken it back.
+    app.store.note_deletion(id.clone(), clock::now()).await?;
+    app.engines.account_is_deleted(id);
+    app.jobs.look_soon();
+    Ok(())
 }
 
 #[derive(Deserialize, ToSchema)]

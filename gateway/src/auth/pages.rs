@@ -106,7 +106,9 @@ pub(crate) async fn register(
         may_be_first(&app, &context, fields.optional("setup_code").as_deref())?;
         let hash = app.hasher.hash(password).await?;
         let account = Account::new(&name, hash, true, clock::now());
+        let id = account.id.clone();
         app.accounts.add_first(account)?;
+        app.engines.first_account_is_made(&id);
         app.setup_code.spend();
     } else {
         let username = fields.require("username")?;

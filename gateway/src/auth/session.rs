@@ -563,6 +563,24 @@ impl Sessions {
         self.end_all(ids).await
     }
 
+    /// Cuts the open connections of these sessions off; the sessions themselves stay.
+    pub(crate) fn suspend_where(&self, is_meant: impl Fn(&Session) -> bool) {
+        let mut tables = self.tables.write();
+        let meant: Vec<Arc<Session>> = tables
+            .by_id
+            .values()
+            .filter(|session| is_meant(session))
+            .cloned()
+            .collect();
+        for session in meant {
+            if let Some(fresh) = Session::from_row(session.row()) {
+                tables.remove(&session.id);
+                tables.insert(&Arc::new(fresh));
+            }
+            session.ended.cancel();
+        }
+    }
+
     /// In memory first: the token is dead even if the disk refuses.
     async fn end_all(&self, ids: Vec<String>) -> Result<(), StoreError> {
         if ids.is_empty() {

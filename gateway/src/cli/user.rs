@@ -4,8 +4,9 @@
 use super::arguments::{Place, UserAction};
 use super::console::{read_password, say};
 use super::{open_config, open_data};
-use crate::accounts::{Account, AccountChange, Database, Hasher, UserName, check_password};
+use crate::accounts::{Account, AccountChange, Database, Hasher, UserId, UserName, check_password};
 use crate::clock;
+use crate::store::Store;
 use anyhow::{Context, bail};
 use std::path::Path;
 use std::process::ExitCode;
@@ -32,6 +33,18 @@ fn find(database: &Database, name: &str) -> anyhow::Result<Arc<Account>> {
 fn hash(password: String) -> anyhow::Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     Ok(runtime.block_on(Hasher::start()?.hash(password))?)
+}
+
+/// Writes the deletion down before it deletes, so that a running gateway, or the next one, knows that
+/// jobs and history of this account are to go.
+fn remove(place: &Place, database: &Database, id: &UserId) -> anyhow::Result<()> {
+    let store = Store::open(&open_data(place)?.database())?;
+    store.note_deletion_blocking(id.clone(), clock::now())?;
+    if let Err(error) = database.delete(id) {
+        store.take_deletions_back_blocking(vec![id.clone()])?;
+        return Err(error.into());
+    }
+    Ok(())
 }
 
 /// Carries one action out.
@@ -79,7 +92,7 @@ pub(super) fn act(place: &Place, action: UserAction) -> anyhow::Result<ExitCode>
             )?;
         }
         UserAction::Remove { name } => {
-            database.delete(&find(&database, &name)?.id)?;
+            remove(place, &database, &find(&database, &name)?.id)?;
             say(&format!("{name} has been deleted; the files stay"));
         }
         UserAction::Promote { name } => {

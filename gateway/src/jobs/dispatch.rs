@@ -3,10 +3,12 @@
 
 use super::queue::{Back, Conditions as _, Intent};
 use super::{conditions, hold, runner, tidy};
+use crate::accounts::UserId;
 use crate::app::App;
 use crate::clock;
 use crate::engine::Visit;
 use crate::http::chain;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -89,27 +91,68 @@ async fn look(app: &App, watch: &mut hold::Watch) {
     follow_accounts(app).await;
 }
 
-/// Jobs of accounts that are gone go with them, and those of disabled ones wait.
+/// Jobs of deleted accounts go with them; those of disabled ones wait, and so do those of accounts that
+/// the account file does not hold: a file that is damaged, away or older says nothing of who is gone.
 async fn follow_accounts(app: &App) {
     let accounts = app.accounts.current();
-    // A file that is damaged or away says nothing of who is gone.
-    if app.accounts.fault().is_some() || accounts.is_empty() {
-        return;
-    }
-    for (user, _) in app.jobs.waiting_users() {
-        if accounts.get(&user).is_some() {
-            continue;
+    let running = app.jobs.running();
+    let mut strangers: Vec<UserId> = app
+        .jobs
+        .waiting_users()
+        .into_iter()
+        .map(|(user, _)| user)
+        .chain(running.iter().map(|job| job.entry.user.clone()))
+        .chain(app.engines.owner())
+        .filter(|user| accounts.get(user).is_none())
+        .collect();
+    let deleted = if strangers.is_empty() {
+        HashSet::new()
+    } else {
+        match app.store.deleted_among(strangers.clone()).await {
+            Ok(deleted) => deleted,
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "deleted accounts could not be read");
+                return;
+            }
         }
-        let own = app.jobs.own_waiting(&user);
-        if let Err(error) = app.jobs.cancel_waiting(&own, Some(&user)).await {
+    };
+    for user in &deleted {
+        app.engines.account_is_deleted(user);
+        let own = app.jobs.own_waiting(user);
+        if let Err(error) = app.jobs.cancel_waiting(&own, Some(user)).await {
             tracing::error!(error = %chain(&error), "jobs of a deleted account could not be removed");
         }
     }
-    for job in app.jobs.running() {
-        let account = accounts.get(&job.entry.user);
-        if account.is_none_or(|account| account.disabled) {
-            app.jobs.interrupt(job.entry.id, None, Intent::Cancel);
+    for job in running {
+        let user = &job.entry.user;
+        match accounts.get(user) {
+            Some(account) if !account.disabled => {}
+            None if !deleted.contains(user) => {
+                app.jobs.interrupt(job.entry.id, None, Intent::PutBack);
+            }
+            _ => {
+                app.jobs.interrupt(job.entry.id, None, Intent::Cancel);
+            }
         }
+    }
+    strangers.retain(|user| !deleted.contains(user));
+    tell_of_strangers(app, &strangers);
+}
+
+/// Says once that jobs wait for accounts that are not there, and shows it while it is so.
+fn tell_of_strangers(app: &App, strangers: &[UserId]) {
+    let jobs = strangers
+        .iter()
+        .map(|user| app.jobs.waiting_of(user))
+        .sum::<usize>();
+    let before = app.jobs.set_strangers_jobs(jobs);
+    if before != jobs {
+        app.announcements.changed();
+    }
+    if before == 0
+        && let Some(warning) = app.strangers_warning()
+    {
+        tracing::warn!("{warning}");
     }
 }
 

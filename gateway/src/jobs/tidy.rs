@@ -33,7 +33,7 @@ async fn forget_old(app: &App) -> Result<(), StoreError> {
         .accounts
         .current()
         .iter()
-        .map(|account| account.id.as_str().to_owned())
+        .map(|account| account.id.clone())
         .collect();
     app.jobs.store.tidy_jobs(users, before, KEEP).await
 }

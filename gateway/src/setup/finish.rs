@@ -82,7 +82,9 @@ pub(crate) async fn finish(
                     let Some((account, name)) = first else {
                         return Ok(None);
                     };
+                    let id = account.id.clone();
                     app.accounts.add_first(account)?;
+                    app.engines.first_account_is_made(&id);
                     app.setup_code.spend();
                     Ok(Some(name))
                 })

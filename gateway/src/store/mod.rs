@@ -2,6 +2,7 @@
 //! connection; everybody else sends it a piece of work and awaits the answer.
 
 mod audit;
+mod deletions;
 mod devices;
 mod facts;
 mod invites;
@@ -140,6 +141,7 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (user_id, cookie)
     ) STRICT;
 ",
+    "CREATE TABLE deleted_accounts (user_id TEXT PRIMARY KEY, deleted_at INTEGER NOT NULL) STRICT;",
 ];
 
 /// Why the store did not answer.

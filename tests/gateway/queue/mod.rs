@@ -1,5 +1,6 @@
 //! The queue before the GPU: fair, durable, one's own, and the owner's first.
 
+mod accounts_away;
 mod devices;
 mod durability;
 mod history;

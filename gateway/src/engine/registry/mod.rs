@@ -187,7 +187,8 @@ impl Engines {
             })
             .ok()
             .flatten()
-            .and_then(|text| UserId::parse(&text));
+            .and_then(|text| UserId::parse(&text))
+            .filter(|owner| !store.is_deleted(owner.clone()).unwrap_or(false));
         finish_deletions(data);
         let wake = Arc::new(Notify::new());
         let surroundings = Arc::new(Surroundings {
@@ -399,6 +400,20 @@ impl Engines {
     /// Who has ComfyUI's own directories when users are separate.
     pub fn owner(&self) -> Option<UserId> {
         self.inner.owner()
+    }
+
+    /// An admin has deleted an account: if it was the owner's, another admin is the owner now.
+    pub(crate) fn account_is_deleted(&self, user: &UserId) {
+        let mut owner = self.inner.owner.lock();
+        if owner.as_ref() == Some(user) {
+            *owner = None;
+        }
+    }
+
+    /// The first account was made, by somebody who showed that this machine is theirs.
+    pub(crate) fn first_account_is_made(&self, user: &UserId) {
+        *self.inner.owner.lock() = Some(user.clone());
+        self.inner.store.set_fact(OWNER, user.as_str());
     }
 
     /// Where the files of a user are; `None`: ComfyUI's own, and it was not started yet.
@@ -615,13 +630,12 @@ impl Inner {
         }
     }
 
-    /// The first admin of all, remembered even when others become admins before him in the file.
+    /// The first admin of all, remembered even when others become admins before them in the file, or
+    /// when the file does not hold them: a damaged or older file hands nobody's directories to another.
     fn owner(&self) -> Option<UserId> {
         let accounts = self.accounts.peek();
         let mut owner = self.owner.lock();
-        if let Some(known) = &*owner
-            && accounts.get(known).is_some()
-        {
+        if owner.is_some() {
             return owner.clone();
         }
         let first = accounts.owner()?.id.clone();

@@ -33,6 +33,7 @@ use limits::DayUse;
 use line::Line;
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -88,6 +89,8 @@ pub(crate) struct Queue {
     /// Holds events back until what they tell is written down.
     pub(crate) gate: Arc<EventGate>,
     owner_hold: Mutex<Option<OwnerHold>>,
+    /// Jobs that wait for accounts that the account file does not hold.
+    strangers_jobs: AtomicUsize,
     pub(super) store: Arc<Store>,
     /// A connection of its own for long reads, so that nobody's sign-in waits for them.
     pub(crate) reader: Store,
@@ -117,6 +120,7 @@ impl Queue {
             sockets: Sockets::default(),
             gate: Arc::default(),
             owner_hold: Mutex::new(OwnerHold::read(&store)),
+            strangers_jobs: AtomicUsize::new(0),
             store,
             reader,
         };
@@ -297,6 +301,11 @@ impl Queue {
         self.line.lock().set_slots(slots);
     }
 
+    /// Something has changed that is otherwise looked at now and then.
+    pub(crate) fn look_soon(&self) {
+        self.look.notify_one();
+    }
+
     /// A new day begins everybody's GPU time anew.
     pub(super) fn note_day(&self, day: &str) {
         self.line.lock().turn_to(day);
@@ -369,6 +378,16 @@ impl Queue {
     pub(crate) fn remaining(&self, user: &UserId) -> usize {
         let line = self.line.lock();
         line.running_of(user) + line.waiting_of(user)
+    }
+
+    /// Jobs that wait for accounts that the account file does not hold.
+    pub(crate) fn strangers_jobs(&self) -> usize {
+        self.strangers_jobs.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many there were before.
+    pub(super) fn set_strangers_jobs(&self, count: usize) -> usize {
+        self.strangers_jobs.swap(count, Ordering::Relaxed)
     }
 
     /// Waiting jobs in all.

@@ -210,11 +210,11 @@ impl Store {
         .await
     }
 
-    /// Forgets everything of users that are not among these, and finished jobs from before a time;
-    /// of each user at most `keep` finished ones stay.
+    /// Forgets everything of deleted accounts, and finished jobs from before a time; of each user at
+    /// most `keep` finished ones stay. `users`: accounts that are there, whatever was written down.
     pub(crate) async fn tidy_jobs(
         &self,
-        users: Vec<String>,
+        users: Vec<UserId>,
         before: i64,
         keep: i64,
     ) -> Result<(), StoreError> {
@@ -222,12 +222,14 @@ impl Store {
             let transaction = connection.transaction()?;
             let known = serde_json::to_string(&users).unwrap_or_else(|_| "[]".to_owned());
             transaction.execute(
-                "DELETE FROM jobs WHERE user_id NOT IN (SELECT value FROM json_each(?1))
+                "DELETE FROM jobs WHERE user_id IN (SELECT user_id FROM deleted_accounts)
+                    AND user_id NOT IN (SELECT value FROM json_each(?1))
                     AND state NOT IN ('waiting', 'running')",
                 [&known],
             )?;
             transaction.execute(
-                "DELETE FROM notification_targets WHERE user_id NOT IN (SELECT value FROM json_each(?1))",
+                "DELETE FROM notification_targets WHERE user_id IN (SELECT user_id FROM deleted_accounts)
+                    AND user_id NOT IN (SELECT value FROM json_each(?1))",
                 [&known],
             )?;
             transaction.execute(
