@@ -7,6 +7,7 @@ use crate::app::{App, Live};
 use crate::auth::{KeyError, SessionKind, Sessions, SetupCode, SignInLinks, Tickets, signing_key};
 use crate::config::{ConfigFile, ConfigFileError};
 use crate::control::{Announcements, Command, Event, LocalAnswer, SignedInUser, Status};
+use crate::directory_lock::{DirectoryLock, DirectoryLockError};
 use crate::engine::Engines;
 use crate::files::DataDirectory;
 use crate::gallery::Gallery;
@@ -48,6 +49,9 @@ pub enum GatewayError {
         #[source]
         source: std::io::Error,
     },
+    /// Another gateway works on the data directory.
+    #[error(transparent)]
+    Directory(#[from] DirectoryLockError),
     /// The settings have faults.
     #[error("the settings cannot be used")]
     Config(#[from] ConfigFileError),
@@ -84,6 +88,8 @@ pub struct Gateway {
     serving: Mutex<Option<JoinHandle<()>>>,
     stopping: CancellationToken,
     tasks: TaskTracker,
+    /// Given back last.
+    _lock: DirectoryLock,
 }
 
 impl Gateway {
@@ -95,6 +101,8 @@ impl Gateway {
         listen: Option<SocketAddr>,
     ) -> Result<Self, GatewayError> {
         let started_with = config.current();
+        // Before anything there is read or written.
+        let lock = DirectoryLock::acquire(data)?;
         let (sharing, sharing_task, tls) = Sharing::open(&started_with, data, listen)?;
         // Before anything is started or changed: without its port there is no gateway, not half of one.
         let listeners = Server::listen(&sharing_task.addresses(&started_with))?;
@@ -185,12 +193,14 @@ impl Gateway {
         for warning in app.warnings() {
             tracing::warn!("{warning}");
         }
+        lock.tell(&app.sharing.state().local_url());
         Ok(Self {
             local,
             app,
             serving: Mutex::new(Some(serving)),
             stopping,
             tasks,
+            _lock: lock,
         })
     }
 

@@ -18,6 +18,7 @@ mod connect;
 pub mod control;
 #[cfg(unix)]
 mod control_socket;
+mod directory_lock;
 pub mod engine;
 pub mod files;
 pub mod gallery;

@@ -12,6 +12,7 @@ mod local_owner;
 mod lock_out;
 mod names;
 mod nginx;
+mod one_gateway;
 mod own_routes;
 mod port;
 mod proxy;

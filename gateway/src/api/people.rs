@@ -80,7 +80,12 @@ pub(crate) async fn add(
     let hash = app.hasher.hash(body.password).await?;
     let account = Account::new(&name, hash, body.admin, clock::now());
     let view = UserView::of(&account, &app.sessions);
+    let id = account.id.clone();
+    let is_first = app.accounts.awaits_first_account();
     app.accounts.add(account)?;
+    if is_first && body.admin {
+        app.engines.first_account_is_made(&id);
+    }
     note(
         &app,
         &context,
