@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Begins the names of files that are being written.
 const WRITE_PREFIX: &str = ".sentinel-";
@@ -11,6 +11,10 @@ const WRITE_PREFIX: &str = ".sentinel-";
 const LEFTOVER_AGE: Duration = Duration::from_secs(600);
 /// Largest state file that is read into memory, in bytes.
 const MAX_STATE_FILE: u64 = 64 * 1024 * 1024;
+/// Pause before a file is read again that could not be read; it doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Replaces `path` by `contents`, readable by the owner alone. After a crash at any moment the
 /// file holds either the old or the new contents, never a part.
@@ -97,6 +101,71 @@ impl Fingerprint {
         Self(fs::metadata(path).ok().and_then(|metadata| {
             Some((metadata.modified().ok()?, metadata.len(), inode(&metadata)))
         }))
+    }
+}
+
+/// Returns true if the same contents may be readable later: no descriptors left, a disk or a share that
+/// does not answer, missing rights. Text that is not UTF-8 stays that.
+pub fn may_pass(error: &io::Error) -> bool {
+    error.kind() != io::ErrorKind::InvalidData
+}
+
+/// Says when a file is to be read: once in each of its states, and again after an error that may pass.
+/// `State` is a [`Fingerprint`], or those of several files that belong together.
+#[derive(Debug)]
+pub struct Rereading<State = Fingerprint> {
+    /// State of what was read last.
+    seen: Option<State>,
+    /// When it is to be tried again, and how long the pause was.
+    retry: Option<(Instant, Duration)>,
+}
+
+impl<State: PartialEq> Rereading<State> {
+    /// Begins with a state that has been read.
+    pub fn after(seen: State) -> Self {
+        Self {
+            seen: Some(seen),
+            retry: None,
+        }
+    }
+
+    /// Begins with a first reading that ended in an error or not.
+    pub fn after_first(state: State, may_pass: bool) -> Self {
+        let mut rereading = Self {
+            seen: None,
+            retry: None,
+        };
+        rereading.note(state, may_pass);
+        rereading
+    }
+
+    /// Whether a file in this state is to be read now.
+    pub fn is_due(&self, now: &State) -> bool {
+        self.seen.as_ref() != Some(now) && self.retry.is_none_or(|(at, _)| Instant::now() >= at)
+    }
+
+    /// It was read in this state, which was looked at before; `may_pass`: with an error that may pass.
+    pub fn note(&mut self, state: State, may_pass: bool) {
+        if may_pass {
+            let pause = self
+                .retry
+                .map_or(FIRST_PAUSE, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));
+            self.seen = None;
+            self.retry = Some((Instant::now() + pause, pause));
+        } else {
+            self.seen = Some(state);
+            self.retry = None;
+        }
+    }
+}
+
+#[cfg(test)]
+impl Rereading {
+    /// Lets the pause be over.
+    pub(crate) fn wait_no_longer(&mut self) {
+        if let Some((at, _)) = &mut self.retry {
+            *at = Instant::now();
+        }
     }
 }
 
@@ -233,6 +302,25 @@ mod tests {
                 0o600
             );
         }
+    }
+
+    #[test]
+    fn a_state_is_read_once_and_again_after_an_error_that_may_pass() {
+        let mut rereading = Rereading::after(1);
+        assert!(!rereading.is_due(&1) && rereading.is_due(&2));
+        rereading.note(2, false);
+        assert!(!rereading.is_due(&2));
+        rereading.note(3, true);
+        assert!(!rereading.is_due(&3), "not in the same moment");
+        let (_, pause) = rereading.retry.unwrap();
+        rereading.retry = Some((Instant::now(), pause));
+        assert!(rereading.is_due(&3), "the file has not changed");
+        for _ in 0..20 {
+            rereading.note(3, true);
+        }
+        assert_eq!(rereading.retry.unwrap().1, LONGEST_PAUSE);
+        rereading.note(3, false);
+        assert!(!rereading.is_due(&3));
     }
 
     #[test]

@@ -376,3 +376,36 @@ fn probes_of_the_tls_port_ban_nobody_and_fill_no_log() -> Result<()> {
     assert_eq!(gateway.ask(&Ask::get("/login"))?.status, 200);
     Ok(())
 }
+
+#[test]
+fn an_allow_list_that_vanishes_or_is_written_anew_in_steps_lets_nobody_else_in() -> Result<()> {
+    let options = Options::default()
+        .behind_a_proxy()
+        .file("whitelist.txt", "192.168.1.0/24\n");
+    let gateway = Gateway::start(options.without_engine())?;
+    let path = gateway.data.path().join("whitelist.txt");
+    assert_eq!(status_from(&gateway, "172.16.0.9")?, 403);
+    fs::remove_file(&path)?;
+    let fault = || -> Result<bool> {
+        let status = gateway.admin("GET", "status", None)?;
+        Ok(status.text().contains("had entries and is missing"))
+    };
+    eventually(SECOND * 4, || {
+        assert_eq!(status_from(&gateway, "172.16.0.9")?, 403);
+        fault()
+    })?;
+    // Each time there are moments without a file and with an empty one.
+    let begun = Instant::now();
+    while begun.elapsed() < SECOND * 3 {
+        fs::remove_file(&path).or_else(|_| Ok::<(), std::io::Error>(()))?;
+        let mut file = fs::File::create(&path)?;
+        assert_eq!(status_from(&gateway, "172.16.0.9")?, 403);
+        file.write_all(b"192.168.1.0/24\n10.0.0.0/8\n")?;
+        assert_eq!(status_from(&gateway, "172.16.0.9")?, 403);
+    }
+    eventually(SECOND * 4, || {
+        Ok(status_from(&gateway, "10.1.1.1")? != 403 && !fault()?)
+    })?;
+    assert_eq!(status_from(&gateway, "172.16.0.9")?, 403);
+    Ok(())
+}

@@ -4,7 +4,7 @@
 
 use super::{Caller, ClientIp};
 use crate::clock::{self, rfc3339};
-use crate::files::{self, Fingerprint, WriteLock};
+use crate::files::{self, Fingerprint, Rereading, WriteLock};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use parking_lot::Mutex;
@@ -46,6 +46,24 @@ pub enum ListError {
         /// Cause.
         source: std::io::Error,
     },
+    /// The file had entries and is away, or it is an allow list and holds not a byte.
+    #[error(
+        "{path} had entries and is {how}: the old ones stay in force. A file that holds a comment alone, \
+         such as \"# nobody\", is a list without entries"
+    )]
+    Vanished {
+        /// The file.
+        path: String,
+        /// In words.
+        how: &'static str,
+    },
+}
+
+impl ListError {
+    /// Returns true if the file may be readable later as it is.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if files::may_pass(source))
+    }
 }
 
 /// The addresses of one list.
@@ -113,27 +131,63 @@ fn parse_entry(entry: &str) -> Option<IpNet> {
 
 #[derive(Debug)]
 struct ListFile {
+    kind: ListKind,
     path: PathBuf,
     /// `None` until the file was readable once.
     current: ArcSwap<Option<AddressSet>>,
-    seen: Mutex<Fingerprint>,
+    seen: Mutex<Rereading>,
     fault: Mutex<Option<String>>,
 }
 
 impl ListFile {
-    fn open(path: PathBuf) -> Self {
+    fn open(kind: ListKind, path: PathBuf) -> Self {
+        let fingerprint = Fingerprint::of(&path);
         let list = Self {
-            seen: Mutex::new(Fingerprint::of(&path)),
+            kind,
+            seen: Mutex::new(Rereading::after(fingerprint)),
             path,
             current: ArcSwap::from_pointee(None),
             fault: Mutex::new(None),
         };
-        let _ = list.read();
+        let read = list.read();
+        let may_pass = read.is_err_and(|error| error.may_pass());
+        *list.seen.lock() = Rereading::after_first(fingerprint, may_pass);
         list
     }
 
     fn read(&self) -> Result<(), ListError> {
-        let result = read_set(&self.path);
+        self.take(read_set(&self.path))
+    }
+
+    /// As [`ListFile::read`], for what somebody else has done to the file.
+    fn read_others(&self) -> Result<(), ListError> {
+        let text = files::read_optional(&self.path).map_err(|source| io_error(&self.path, source));
+        self.take(text.and_then(|text| {
+            self.must_not_have_vanished(text.as_deref())?;
+            Ok(AddressSet::parse(&text.unwrap_or_default())?)
+        }))
+    }
+
+    /// A list that had entries does not lose all of them because its file is away, and an allow list not
+    /// because a write was cut off at its first byte either: it would let everybody in.
+    fn must_not_have_vanished(&self, text: Option<&str>) -> Result<(), ListError> {
+        let current = self.current.load();
+        let had_entries = current.as_ref().as_ref().is_some_and(|set| set.entries > 0);
+        let how = match text {
+            None => "missing",
+            Some("") if self.kind == ListKind::Allow => "empty",
+            Some(_) => return Ok(()),
+        };
+        if !had_entries {
+            return Ok(());
+        }
+        Err(ListError::Vanished {
+            path: self.path.display().to_string(),
+            how,
+        })
+    }
+
+    fn take(&self, result: Result<AddressSet, ListError>) -> Result<(), ListError> {
         *self.fault.lock() = result.as_ref().err().map(ToString::to_string);
         self.current.store(Arc::new(Some(result?)));
         Ok(())
@@ -142,11 +196,12 @@ impl ListFile {
     fn reload(&self) -> Result<bool, ListError> {
         let mut seen = self.seen.lock();
         let now = Fingerprint::of(&self.path);
-        if *seen == now {
+        if !seen.is_due(&now) {
             return Ok(false);
         }
-        *seen = now;
-        self.read().map(|()| true)
+        let read = self.read_others();
+        seen.note(now, read.as_ref().is_err_and(ListError::may_pass));
+        read.map(|()| true)
     }
 
     fn write(&self, text: &str) -> Result<(), ListError> {
@@ -154,8 +209,10 @@ impl ListFile {
         let mut seen = self.seen.lock();
         files::write_atomically(&self.path, text.as_bytes())
             .map_err(|source| io_error(&self.path, source))?;
-        *seen = Fingerprint::of(&self.path);
-        self.read()
+        let fingerprint = Fingerprint::of(&self.path);
+        let read = self.read();
+        seen.note(fingerprint, read.as_ref().is_err_and(ListError::may_pass));
+        read
     }
 }
 
@@ -224,8 +281,8 @@ impl AccessLists {
     /// Reads both files; missing ones are empty lists.
     pub fn open(allow: PathBuf, deny: PathBuf) -> Self {
         Self {
-            allow: ListFile::open(allow),
-            deny: ListFile::open(deny),
+            allow: ListFile::open(ListKind::Allow, allow),
+            deny: ListFile::open(ListKind::Deny, deny),
         }
     }
 
@@ -319,6 +376,7 @@ impl AccessLists {
             WriteLock::acquire(&list.path).map_err(|source| io_error(&list.path, source))?;
         let text =
             files::read_optional(&list.path).map_err(|source| io_error(&list.path, source))?;
+        list.must_not_have_vanished(text.as_deref())?;
         let mut text = text.unwrap_or_default();
         // What failed is counted by origin, and so it is banned.
         let origin = match address.origin().address() {
@@ -515,6 +573,56 @@ mod tests {
         assert_eq!(verdict(&lists, "10.0.0.1"), Verdict::Denied);
         assert_eq!(verdict(&lists, "10.0.0.2"), Verdict::Passed);
         assert_eq!(lists.faults().len(), 1);
+    }
+
+    #[test]
+    fn a_list_that_had_entries_and_vanishes_stays_in_force() {
+        let (directory, lists) = lists(Some("192.168.1.0/24\n"), Some("10.0.0.1\n"));
+        let paths = ["allow", "deny"].map(|name| directory.path().join(name));
+        for path in &paths {
+            std::fs::remove_file(path).unwrap();
+        }
+        for (kind, result) in lists.reload() {
+            let is_vanished = matches!(result, Err(ListError::Vanished { .. }));
+            assert!(is_vanished, "{kind:?}");
+        }
+        assert_eq!(lists.faults().len(), 2);
+        let ban = lists.ban(ClientIp::new("10.0.0.7".parse().unwrap()), "x");
+        assert!(ban.is_err(), "it would be the only entry");
+        assert_eq!(verdict(&lists, "10.0.0.1"), Verdict::Denied);
+        std::fs::write(&paths[0], "").unwrap();
+        let [(_, allow), _] = &lists.reload()[..] else {
+            panic!("two lists")
+        };
+        assert!(matches!(allow, Err(ListError::Vanished { .. })));
+        assert_eq!(verdict(&lists, "172.16.0.1"), Verdict::NotAllowed);
+        for path in &paths {
+            std::fs::write(path, "# nobody\n").unwrap();
+        }
+        for (_, result) in lists.reload() {
+            assert!(result.unwrap(), "a comment alone is meant");
+        }
+        assert_eq!(verdict(&lists, "172.16.0.1"), Verdict::Passed);
+        assert!(lists.faults().is_empty());
+        // An admin's own wish, said through Sentinel.
+        lists.replace(ListKind::Allow, "10.0.0.0/8\n").unwrap();
+        lists.replace(ListKind::Allow, "").unwrap();
+        assert_eq!(verdict(&lists, "172.16.0.1"), Verdict::Passed);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_list_that_could_not_be_read_for_a_moment_is_read_again_unchanged() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("list");
+        std::fs::create_dir(&path).unwrap();
+        let list = ListFile::open(ListKind::Allow, path);
+        assert!(list.fault.lock().is_some());
+        let mut seen = list.seen.lock();
+        let now = Fingerprint::of(&list.path);
+        assert!(!seen.is_due(&now), "not in the same moment");
+        seen.wait_no_longer();
+        assert!(seen.is_due(&now), "although it has not changed");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The account file and what is in force of it.
 
 use super::{Account, Binding, UserId, UserName};
-use crate::files::{self, Fingerprint, WriteLock};
+use crate::files::{self, Fingerprint, Rereading, WriteLock};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
@@ -43,6 +43,13 @@ pub enum AccountsError {
     /// The password was changed meanwhile.
     #[error("the password was changed meanwhile")]
     Changed,
+}
+
+impl AccountsError {
+    /// Returns true if the file may be readable later as it is.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if files::may_pass(source))
+    }
 }
 
 /// All accounts at one moment.
@@ -189,7 +196,7 @@ pub struct AccountChange {
 
 #[derive(Debug)]
 struct Seen {
-    fingerprint: Fingerprint,
+    state: Rereading,
     fault: Option<String>,
 }
 
@@ -206,14 +213,18 @@ impl Database {
     /// [`Database::fault`] tells.
     pub fn open(path: PathBuf) -> Self {
         let fingerprint = Fingerprint::of(&path);
-        let (accounts, fault) = match read(&path) {
-            Ok(accounts) => (accounts, None),
-            Err(error) => (Accounts::default(), Some(error.to_string())),
+        let (accounts, fault, may_pass) = match read(&path) {
+            Ok(accounts) => (accounts, None, false),
+            Err(error) => {
+                let may_pass = error.may_pass();
+                (Accounts::default(), Some(error.to_string()), may_pass)
+            }
         };
+        let state = Rereading::after_first(fingerprint, may_pass);
         Self {
             path,
             current: ArcSwap::from_pointee(accounts),
-            seen: Mutex::new(Seen { fingerprint, fault }),
+            seen: Mutex::new(Seen { state, fault }),
         }
     }
 
@@ -242,10 +253,9 @@ impl Database {
     pub fn reload(&self) -> Result<bool, AccountsError> {
         let mut seen = self.seen.lock();
         let now = Fingerprint::of(&self.path);
-        if seen.fingerprint == now {
+        if !seen.state.is_due(&now) {
             return Ok(false);
         }
-        seen.fingerprint = now;
         let result = read(&self.path).and_then(|accounts| {
             if accounts.is_empty() && !self.current.load().is_empty() {
                 return Err(
@@ -254,6 +264,8 @@ impl Database {
             }
             Ok(accounts)
         });
+        let may_pass = result.as_ref().is_err_and(AccountsError::may_pass);
+        seen.state.note(now, may_pass);
         seen.fault = result.as_ref().err().map(ToString::to_string);
         self.current.store(Arc::new(result?));
         Ok(true)
@@ -367,7 +379,7 @@ impl Database {
         let answer = change(&mut accounts)?;
         files::write_atomically(&self.path, accounts.text().as_bytes()).map_err(failed)?;
         *seen = Seen {
-            fingerprint: Fingerprint::of(&self.path),
+            state: Rereading::after(Fingerprint::of(&self.path)),
             fault: None,
         };
         self.current.store(Arc::new(accounts));

@@ -1,7 +1,7 @@
 //! `config.json` on disk, with the settings of the command line on top, and the state of both now.
 
 use super::{Config, ConfigErrors, KEYS, Settings};
-use crate::files::{self, Fingerprint, WriteLock};
+use crate::files::{self, Fingerprint, Rereading, WriteLock};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ pub struct ConfigFile {
     path: PathBuf,
     overrides: Settings,
     current: ArcSwap<Config>,
-    seen: Mutex<Fingerprint>,
+    seen: Mutex<Rereading>,
 }
 
 impl ConfigFile {
@@ -42,7 +42,7 @@ impl ConfigFile {
             path,
             overrides,
             current: ArcSwap::from_pointee(config),
-            seen: Mutex::new(seen),
+            seen: Mutex::new(Rereading::after(seen)),
         })
     }
 
@@ -56,11 +56,15 @@ impl ConfigFile {
     pub fn reload(&self) -> Result<bool, ConfigFileError> {
         let mut seen = self.seen.lock();
         let now = Fingerprint::of(&self.path);
-        if *seen == now {
+        if !seen.is_due(&now) {
             return Ok(false);
         }
-        *seen = now;
-        let config = read(&self.path)?.merged(&self.overrides).config()?;
+        let config =
+            read(&self.path).and_then(|settings| Ok(settings.merged(&self.overrides).config()?));
+        let may_pass =
+            matches!(&config, Err(ConfigFileError::Io { source, .. }) if files::may_pass(source));
+        seen.note(now, may_pass);
+        let config = config?;
         let changed = *self.current.load_full() != config;
         self.current.store(Arc::new(config));
         Ok(changed)
@@ -102,7 +106,7 @@ impl ConfigFile {
             };
             restored.map_err(failed)?;
         }
-        *seen = Fingerprint::of(&self.path);
+        seen.note(Fingerprint::of(&self.path), false);
         outcome
     }
 

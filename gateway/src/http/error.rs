@@ -281,7 +281,7 @@ impl From<ListError> for ApiError {
                 Self::new(StatusCode::BAD_REQUEST, "invalid_list", error.to_string())
                     .with("line", fault.line)
             }
-            ListError::Io { .. } => Self::internal(&error),
+            ListError::Io { .. } | ListError::Vanished { .. } => Self::internal(&error),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Certificates: the owner's own files, or a local authority and a leaf made here for all names and
 //! addresses of this machine.
 
-use crate::files::{self, Fingerprint};
+use crate::files::{self, Fingerprint, Rereading};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rcgen::{
@@ -112,14 +112,20 @@ struct Loaded {
 pub struct Tls {
     source: CertificateSource,
     current: ArcSwap<Loaded>,
-    seen: Mutex<[Fingerprint; 2]>,
+    seen: Mutex<Rereading<[Fingerprint; 2]>>,
 }
 
 impl Tls {
     /// Loads or makes the certificate.
     pub fn open(source: CertificateSource) -> Result<Self, TlsError> {
+        let seen = source.fingerprints();
         let current = ArcSwap::from_pointee(load(&source)?);
-        let seen = Mutex::new(source.fingerprints());
+        // What was made here has other ones now, and is as it was made.
+        let seen = match source {
+            CertificateSource::Made { .. } => source.fingerprints(),
+            CertificateSource::Files { .. } => seen,
+        };
+        let seen = Mutex::new(Rereading::after(seen));
         Ok(Self {
             source,
             current,
@@ -155,13 +161,15 @@ impl Tls {
     pub fn reload_if_changed(&self) -> Result<(), TlsError> {
         let now = self.source.fingerprints();
         {
-            let mut seen = self.seen.lock();
-            if *seen == now {
+            let seen = self.seen.lock();
+            if !seen.is_due(&now) {
                 return Ok(());
             }
-            *seen = now;
         }
-        self.current.store(Arc::new(load(&self.source)?));
+        let loaded = load(&self.source);
+        // Also of a part that is not written yet.
+        self.seen.lock().note(now, loaded.is_err());
+        self.current.store(Arc::new(loaded?));
         Ok(())
     }
 
