@@ -180,6 +180,13 @@ impl Gateway {
         let serving = tokio::spawn(attendant.run(stopping.clone()));
         tasks.spawn(follow_tailscale(reported_names, stopping.clone()));
         tasks.spawn(watcher::run(Arc::clone(&app), stopping.clone()));
+        tasks.spawn({
+            let (app, stopping) = (Arc::clone(&app), stopping.clone());
+            async move {
+                let writing = app.sessions.write_refused_ends();
+                stopping.run_until_cancelled(writing).await;
+            }
+        });
         tasks.spawn(announce_engine(Arc::clone(&app), stopping.clone()));
         let local = LocalApi::new(&app);
         #[cfg(unix)]

@@ -417,3 +417,33 @@ fn sessions_outlive_the_renewal_of_an_old_hash() -> Result<()> {
     assert!(is_in(&again, &renewed)?);
     Ok(())
 }
+
+#[test]
+fn a_sign_out_that_the_database_refuses_is_an_error_and_true_after_a_restart() -> Result<()> {
+    let mut gateway = Gateway::start(Options::default().without_engine())?;
+    gateway.add_user("anna")?;
+    let (session, token) = (gateway.sign_in("anna")?, gateway.make_token("anna")?);
+    let kept = gateway.make_token("anna")?;
+    let path = gateway.data.path().join("sentinel.db");
+    let database = rusqlite::Connection::open(&path)?;
+    let of_anna = "SELECT count(*) FROM sessions WHERE user_id = ?1";
+    let id = gateway.user_id("anna")?;
+    let count = |database: &rusqlite::Connection| -> Result<i64> {
+        Ok(database.query_row(of_anna, [&id], |row| row.get(0))?)
+    };
+    assert_eq!(count(&database)?, 3);
+    database.execute_batch("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE;")?;
+    let refused = gateway.ask(&Ask::get("/logout").cookie(&session))?;
+    assert!(refused.status >= 500, "{}", refused.text());
+    assert!(is_in(&gateway, &token)?);
+    assert!(!is_in(&gateway, &session)?, "dead at once");
+    database.execute_batch("ROLLBACK")?;
+    // Written down without another request.
+    eventually(15 * SECOND, || Ok(count(&database)? == 2))?;
+    gateway.signal(nix::sys::signal::Signal::SIGKILL)?;
+    gateway.ended_within(15 * SECOND)?;
+    let again = Gateway::start(Options::default().data(&gateway.data))?;
+    assert!(!is_in(&again, &session)?);
+    assert!(is_in(&again, &kept)?);
+    Ok(())
+}

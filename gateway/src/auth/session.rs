@@ -9,18 +9,22 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq;
+use tokio::sync::Notify;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 /// Sign-ins kept for one account; the oldest ends when another is made.
 const MAX_BROWSERS: usize = 200;
 /// API tokens of one account.
 const MAX_TOKENS: usize = 100;
+/// Pause before the database is asked again for what it has refused.
+const END_PAUSE: Duration = Duration::from_secs(2);
 /// Life of the proof that an admin gave his password again.
 pub const PROOF_LIFE: Duration = Duration::from_secs(600);
 
@@ -274,6 +278,10 @@ pub struct Sessions {
     decoding: DecodingKey,
     validation: Validation,
     tables: RwLock<Tables>,
+    /// Ended sessions that the database still has, because it refused: with them there, a restart would
+    /// bring them back. Never more than there were sessions.
+    unwritten_ends: Mutex<HashSet<String>>,
+    end_refused: Notify,
 }
 
 impl fmt::Debug for Sessions {
@@ -333,6 +341,8 @@ impl Sessions {
             decoding: DecodingKey::from_secret(key),
             validation,
             tables: RwLock::new(tables),
+            unwritten_ends: Mutex::default(),
+            end_refused: Notify::new(),
         })
     }
 
@@ -581,7 +591,8 @@ impl Sessions {
         }
     }
 
-    /// In memory first: the token is dead even if the disk refuses.
+    /// In memory first: the token is dead even if the disk refuses. What it refuses is an error for
+    /// the client, and tried again until it is done.
     async fn end_all(&self, ids: Vec<String>) -> Result<(), StoreError> {
         if ids.is_empty() {
             return Ok(());
@@ -594,11 +605,51 @@ impl Sessions {
                 }
             }
         }
-        self.store.remove_sessions(ids).await
+        // Before the first await: the client may leave, and the future with it.
+        self.unwritten_ends.lock().extend(ids.iter().cloned());
+        let written = self.store.remove_sessions(ids.clone()).await;
+        self.note_ends(&ids, &written);
+        written
+    }
+
+    fn note_ends(&self, ids: &[String], written: &Result<(), StoreError>) {
+        if written.is_ok() {
+            let mut unwritten = self.unwritten_ends.lock();
+            for id in ids {
+                unwritten.remove(id);
+            }
+        } else {
+            self.end_refused.notify_one();
+        }
+    }
+
+    /// Writes ended sessions down that the database has refused, until it takes them. Never returns.
+    pub(crate) async fn write_refused_ends(&self) {
+        loop {
+            self.end_refused.notified().await;
+            sleep(END_PAUSE).await;
+            if let Err(error) = self.write_ends().await {
+                tracing::error!(
+                    error = %crate::http::chain(&error),
+                    "ended sessions are not written down yet; a restart now would bring them back"
+                );
+            }
+        }
+    }
+
+    async fn write_ends(&self) -> Result<(), StoreError> {
+        let ids: Vec<String> = self.unwritten_ends.lock().iter().cloned().collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let written = self.store.remove_sessions(ids.clone()).await;
+        self.note_ends(&ids, &written);
+        written
     }
 
     /// Writes last uses down and forgets what has run out; called now and then.
     pub async fn maintain(&self) -> Result<(), StoreError> {
+        self.write_ends().await?;
         let now = clock::now();
         let mut used = Vec::new();
         let mut over = Vec::new();
