@@ -5,6 +5,7 @@ use crate::access::{AccessLists, Attempts, ClientIp, TrustedProxies};
 use crate::accounts::{Database, Hasher, UserId};
 use crate::auth::{Sessions, SetupCode, SignInLinks, Tickets};
 use crate::clock;
+use crate::clock_trust::ClockTrust;
 use crate::config::{Config, ConfigFile, CustomNodeRoutes};
 use crate::control::Announcements;
 use crate::engine::Engines;
@@ -75,6 +76,7 @@ pub struct App {
     pub(crate) connections: Connections,
     pub(crate) engines: Engines,
     pub(crate) jobs: Queue,
+    pub(crate) clock_trust: ClockTrust,
     pub(crate) notifier: Notifier,
     pub(crate) links: SignInLinks,
     pub(crate) tickets: Tickets,

@@ -5,6 +5,7 @@ use crate::access::{AccessLists, Attempts};
 use crate::accounts::{Database, Hasher};
 use crate::app::{App, Live};
 use crate::auth::{KeyError, SessionKind, Sessions, SetupCode, SignInLinks, Tickets, signing_key};
+use crate::clock_trust::ClockTrust;
 use crate::config::{ConfigFile, ConfigFileError};
 use crate::control::{Announcements, Command, Event, LocalAnswer, SignedInUser, Status};
 use crate::directory_lock::{DirectoryLock, DirectoryLockError};
@@ -117,6 +118,7 @@ impl Gateway {
         let store = Arc::new(Store::open(&data.database())?);
         let config = Arc::new(config);
         let accounts = Arc::new(Database::open(data.resolve(&started_with.users_db)));
+        let clock_trust = ClockTrust::open(&store)?;
         let known = accounts.current();
         let there = known.iter().map(|account| account.id.clone());
         store.take_deletions_back_blocking(there.collect())?;
@@ -157,6 +159,7 @@ impl Gateway {
             connections: Connections::within(open_files),
             engines,
             jobs: queue,
+            clock_trust,
             notifier: Notifier::start({
                 let config = Arc::clone(&config);
                 move || config.current().queue.notify_hosts.clone()

@@ -12,6 +12,7 @@ pub mod app;
 pub mod auth;
 pub mod cli;
 mod clock;
+mod clock_trust;
 pub mod comfyui;
 pub mod config;
 mod connect;

@@ -4,6 +4,7 @@ use crate::access::ListKind;
 use crate::app::App;
 use crate::clock;
 use crate::http::chain;
+use crate::store::StoreError;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
@@ -49,26 +50,31 @@ pub(crate) async fn run(app: Arc<App>, stopping: CancellationToken) {
                 }
             }
             _ = upkeep.tick() => {
-                if let Err(error) = app.sessions.maintain().await {
+                app.clock_trust.look(&app.store);
+                let may_forget = app.clock_trust.may_forget();
+                if let Err(error) = app.sessions.maintain(may_forget).await {
                     tracing::error!(error = %chain(&error), "sessions could not be written down");
                 }
                 if let Err(error) = app.store.trim_audit().await {
                     tracing::error!(error = %chain(&error), "the audit log could not be trimmed");
                 }
-                let now = clock::now();
-                for trimmed in [app.store.trim_devices(now).await, app.store.trim_invites(now).await] {
-                    if let Err(error) = trimmed {
-                        tracing::error!(error = %chain(&error), "what is over could not be forgotten");
-                    }
+                if may_forget && let Err(error) = forget_what_is_over(&app).await {
+                    tracing::error!(error = %chain(&error), "what is over could not be forgotten");
                 }
                 // Sessions run out without a word.
                 app.announcements.changed();
             }
         }
     }
-    if let Err(error) = app.sessions.maintain().await {
+    if let Err(error) = app.sessions.maintain(false).await {
         tracing::error!(error = %chain(&error), "sessions could not be written down");
     }
+}
+
+async fn forget_what_is_over(app: &App) -> Result<(), StoreError> {
+    let now = clock::now();
+    app.store.trim_devices(now).await?;
+    app.store.trim_invites(now).await
 }
 
 /// Whether a file that people edit was written to just now.
