@@ -19,6 +19,11 @@ impl Minutes {
         (count > 0).then_some(Self(count))
     }
 
+    /// A fixed number.
+    pub(crate) const fn fixed(count: u32) -> Self {
+        Self(count)
+    }
+
     /// As it is written in the settings.
     pub(crate) fn count(self) -> u32 {
         self.0

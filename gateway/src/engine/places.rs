@@ -4,11 +4,12 @@ use super::handle::EngineId;
 use crate::accounts::UserId;
 use crate::comfyui::{EngineDirectories, Installation};
 use crate::files::{self, DataDirectory};
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// Directories of one engine, absolute.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Places {
     /// What workflows read.
     pub input: PathBuf,
@@ -93,8 +94,19 @@ impl Places {
             .components()
             .all(|part| matches!(part, std::path::Component::Normal(_)));
         // A whole folder that is missing is a drive that is not there now, not files that were deleted.
-        let is_away = kind != "temp" && !root.is_dir();
-        is_plain && (is_away || root.join(inside).is_file())
+        // An empty one is the place where such a drive belongs.
+        let is_away = kind != "temp" && !holds_something(root);
+        is_plain && (root.join(inside).is_file() || is_away)
+    }
+
+    /// As a text that [`Places::read`] reads; none for names that are not Unicode.
+    pub(crate) fn record(&self) -> Option<String> {
+        serde_json::to_string(self).ok()
+    }
+
+    /// As it was recorded.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
     }
 
     /// As arguments for ComfyUI.
@@ -107,6 +119,10 @@ impl Places {
             database_url: Some(database_url(&self.user.join("comfyui.db"))),
         }
     }
+}
+
+fn holds_something(directory: &Path) -> bool {
+    std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// SQLAlchemy's form: three slashes, then the path, which brings a fourth one on Unix.

@@ -1,11 +1,12 @@
 //! The one task that hands jobs out: whenever something changed, it asks the queue for the next
 //! one, and starts engines for jobs that wait for theirs.
 
+use super::order::JobId;
 use super::queue::{Back, Conditions as _, Intent};
 use super::{conditions, hold, runner, tidy};
 use crate::accounts::UserId;
 use crate::app::App;
-use crate::clock;
+use crate::clock::{self, Minutes};
 use crate::engine::Visit;
 use crate::http::chain;
 use std::collections::HashSet;
@@ -17,25 +18,28 @@ use tokio::time::sleep;
 const ROUND: Duration = Duration::from_secs(1);
 /// Between two looks at the clock, the other programs and the accounts.
 const SLOW_ROUND: Duration = Duration::from_secs(5);
-/// Between two clean-ups of the history.
-const TIDY_ROUND: Duration = Duration::from_secs(3600);
+/// From the start to the first clean-up of the history, when everybody comes.
+const FIRST_TIDY: Minutes = Minutes::fixed(1);
+/// Between two clean-ups.
+const TIDY_ROUND: Minutes = Minutes::fixed(60);
 
 /// Runs until the queue stops.
 pub(crate) async fn run(app: Arc<App>) {
     let mut engines = app.engines.rounds();
     let mut watch = hold::Watch::new(&app);
     let mut slow_at: Option<Instant> = None;
-    let mut tidy_at: Option<Instant> = None;
+    let mut tidy_at = Instant::now() + FIRST_TIDY.duration();
     loop {
         if slow_at.is_none_or(|at| at.elapsed() >= SLOW_ROUND) {
             slow_at = Some(Instant::now());
             look(&app, &mut watch).await;
         }
-        if tidy_at.is_none_or(|at| at.elapsed() >= TIDY_ROUND) {
-            tidy_at = Some(Instant::now());
+        if Instant::now() >= tidy_at {
+            tidy_at = Instant::now() + TIDY_ROUND.duration();
             app.jobs.spawn(tidy::tidy(Arc::clone(&app)));
         }
         round(&app);
+        note_places(&app);
         tokio::select! {
             () = app.jobs.stopping.cancelled() => return,
             () = app.jobs.wake.notified() => {}
@@ -75,6 +79,32 @@ fn round(app: &Arc<App>) {
             app.engines.visit(&user, Visit::Job);
         }
     }
+}
+
+/// Writes down where the files of jobs went that have just ended: the settings may move the place later.
+fn note_places(app: &Arc<App>) {
+    let places = |(id, user): (JobId, UserId)| {
+        let places = app.engines.places_of(&user)?;
+        Some((id, places.record()?))
+    };
+    let ended: Vec<_> = app
+        .jobs
+        .take_ended()
+        .into_iter()
+        .filter_map(places)
+        .collect();
+    if ended.is_empty() {
+        return;
+    }
+    app.jobs.spawn({
+        let app = Arc::clone(app);
+        async move {
+            // Without the note the next look finds out.
+            if let Err(error) = app.store.note_places(ended).await {
+                tracing::warn!(error = %chain(&error), "the places of files could not be noted");
+            }
+        }
+    });
 }
 
 /// Whatever passes with time.

@@ -14,8 +14,8 @@ pub use audit::{AuditEntry, AuditEvent, AuditView};
 pub use devices::Device;
 pub use invites::Invite;
 pub(crate) use jobs::{
-    FinishedJob, FinishedOutputs, JobOutcome, JobRow, JobState, JobSummary, JobTexts, NewJob,
-    Ordering as JobOrdering, PutBack, Selection as JobSelection,
+    FinishedJob, FinishedOutputs, Forgotten, JobOutcome, JobRow, JobState, JobSummary, JobTexts,
+    Look as FilesLook, NewJob, Ordering as JobOrdering, PutBack, Selection as JobSelection,
 };
 pub use sessions::SessionRow;
 pub(crate) use usage::{NotificationTarget, UsageRow};
@@ -33,6 +33,13 @@ const QUEUE: usize = 1024;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Page cache, KiB; the tables are small and the process shall be too.
 const CACHE_KIB: i64 = 512;
+
+/// SQLite's number for files that shrink when they are told to.
+const INCREMENTAL: i64 = 2;
+/// Largest file that a start writes anew, in bytes.
+const LARGEST_REWRITE: i64 = 32 * 1024 * 1024;
+/// Size to which the journal is cut back, in bytes.
+const JOURNAL_LIMIT: i64 = 16 * 1024 * 1024;
 
 /// Each entry brings the schema one version further; `user_version` counts them.
 const MIGRATIONS: &[&str] = &[
@@ -142,6 +149,13 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT;
 ",
     "CREATE TABLE deleted_accounts (user_id TEXT PRIMARY KEY, deleted_at INTEGER NOT NULL) STRICT;",
+    // Where the files of a job went, and when they were missed there.
+    "
+    CREATE TABLE places (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE) STRICT;
+    ALTER TABLE jobs ADD COLUMN place INTEGER;
+    ALTER TABLE jobs ADD COLUMN missed_at INTEGER;
+    CREATE INDEX ended_jobs ON jobs (ended_at) WHERE state NOT IN ('waiting', 'running');
+",
 ];
 
 /// Why the store did not answer.
@@ -227,11 +241,17 @@ impl Store {
         let mut connection = Connection::open(path)?;
         close_to_others(path)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
+        let is_new = count(&connection, "page_count")? == 0;
+        if is_new {
+            connection.pragma_update(None, "auto_vacuum", INCREMENTAL)?;
+        }
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+        connection.pragma_update(None, "journal_size_limit", JOURNAL_LIMIT)?;
         migrate(&mut connection)?;
+        let_shrink(&connection)?;
         let (work, received) = sync_channel::<Work>(QUEUE);
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
@@ -287,6 +307,26 @@ impl Drop for Store {
             let _ = thread.join();
         }
     }
+}
+
+/// A number that SQLite tells of the file.
+fn count(connection: &Connection, pragma: &str) -> rusqlite::Result<i64> {
+    connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0))
+}
+
+/// Files of older versions keep their size for ever. A small one is written anew, so that it can
+/// shrink from then on; with a large one everybody would wait for too long.
+fn let_shrink(connection: &Connection) -> rusqlite::Result<()> {
+    let size = count(connection, "page_count")?.saturating_mul(count(connection, "page_size")?);
+    if count(connection, "auto_vacuum")? == INCREMENTAL || size > LARGEST_REWRITE {
+        return Ok(());
+    }
+    connection.pragma_update(None, "auto_vacuum", INCREMENTAL)?;
+    if let Err(error) = connection.execute_batch("VACUUM") {
+        // Another program reads it, or the disk is full: the next start tries again.
+        tracing::warn!(%error, "the database could not be written anew");
+    }
+    Ok(())
 }
 
 fn migrate(connection: &mut Connection) -> Result<(), StoreError> {

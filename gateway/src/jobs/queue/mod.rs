@@ -45,6 +45,8 @@ use tokio_util::task::TaskTracker;
 /// A job that was handed over so often without an end is given up.
 pub(super) const MAX_ATTEMPTS: u32 = 2;
 
+/// Jobs that have ended and whose places are still to be noted.
+const MAX_ENDED: usize = 1000;
 /// Time for the tasks of jobs to end when the gateway stops.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -91,6 +93,8 @@ pub(crate) struct Queue {
     owner_hold: Mutex<Option<OwnerHold>>,
     /// Jobs that wait for accounts that the account file does not hold.
     strangers_jobs: AtomicUsize,
+    /// Jobs that have just ended, until it is noted where their files went.
+    ended: Mutex<Vec<(JobId, UserId)>>,
     pub(super) store: Arc<Store>,
     /// A connection of its own for long reads, so that nobody's sign-in waits for them.
     pub(crate) reader: Store,
@@ -121,6 +125,7 @@ impl Queue {
             gate: Arc::default(),
             owner_hold: Mutex::new(OwnerHold::read(&store)),
             strangers_jobs: AtomicUsize::new(0),
+            ended: Mutex::default(),
             store,
             reader,
         };
@@ -226,11 +231,22 @@ impl Queue {
     /// are told in place of its interruption.
     pub(super) fn finished(&self, job: Recent, gpu_ms: u64, day: &str, instead: Option<Bytes>) {
         let (id, user) = (job.id, job.user.clone());
+        {
+            let mut ended = self.ended.lock();
+            if ended.len() < MAX_ENDED {
+                ended.push((id, user.clone()));
+            }
+        }
         self.line.lock().finished(job, gpu_ms, day);
         // The pages that wait for the end find the new count.
         self.gate.settled(id, instead);
         self.tell_count(&user);
         self.wake.notify_one();
+    }
+
+    /// Jobs that have ended since this was asked last; the first of very many.
+    pub(super) fn take_ended(&self) -> Vec<(JobId, UserId)> {
+        std::mem::take(&mut *self.ended.lock())
     }
 
     /// An engine could not be reached: no job goes to it for a while. Returns how long.

@@ -210,43 +210,6 @@ impl Store {
         .await
     }
 
-    /// Forgets everything of deleted accounts, and finished jobs from before a time; of each user at
-    /// most `keep` finished ones stay. `users`: accounts that are there, whatever was written down.
-    pub(crate) async fn tidy_jobs(
-        &self,
-        users: Vec<UserId>,
-        before: i64,
-        keep: i64,
-    ) -> Result<(), StoreError> {
-        self.call(move |connection| {
-            let transaction = connection.transaction()?;
-            let known = serde_json::to_string(&users).unwrap_or_else(|_| "[]".to_owned());
-            transaction.execute(
-                "DELETE FROM jobs WHERE user_id IN (SELECT user_id FROM deleted_accounts)
-                    AND user_id NOT IN (SELECT value FROM json_each(?1))
-                    AND state NOT IN ('waiting', 'running')",
-                [&known],
-            )?;
-            transaction.execute(
-                "DELETE FROM notification_targets WHERE user_id IN (SELECT user_id FROM deleted_accounts)
-                    AND user_id NOT IN (SELECT value FROM json_each(?1))",
-                [&known],
-            )?;
-            transaction.execute(
-                "DELETE FROM jobs WHERE ended_at < ?1 AND state NOT IN ('waiting', 'running')",
-                [before],
-            )?;
-            transaction.execute(
-                "DELETE FROM jobs WHERE id IN (SELECT id FROM (
-                    SELECT id, row_number() OVER (PARTITION BY user_id ORDER BY seq DESC) AS place
-                    FROM jobs WHERE state NOT IN ('waiting', 'running')) WHERE place > ?1)",
-                [keep],
-            )?;
-            transaction.commit()
-        })
-        .await
-    }
-
     /// An admin moved a job.
     pub(crate) async fn set_job_urgency(
         &self,

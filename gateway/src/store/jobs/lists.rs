@@ -1,7 +1,6 @@
 //! What users see of their jobs. Nobody's is in reach but the named user's.
 
-use super::columns::user;
-use super::{FinishedOutputs, JobDetails, JobState, JobSummary, Ordering, Selection};
+use super::{JobDetails, JobState, JobSummary, Ordering, Selection};
 use crate::accounts::UserId;
 use crate::jobs::{JobId, number_text};
 use crate::store::{Store, StoreError};
@@ -166,31 +165,6 @@ impl Store {
                 .prepare_cached(ENTRY)?
                 .query_row([id], |row| push_entry(&mut history, id, *number, row));
             Ok(entry.optional()?.map(|()| history))
-        })
-        .await
-    }
-
-    /// Completed jobs, to look whether their files are still there: at most `limit`, in order of
-    /// arrival from behind `after` on.
-    pub(crate) async fn finished_outputs(
-        &self,
-        after: i64,
-        limit: i64,
-    ) -> Result<Vec<FinishedOutputs>, StoreError> {
-        self.call(move |connection| {
-            let mut rows = connection.prepare_cached(
-                "SELECT seq, id, user_id, outputs FROM jobs JOIN job_texts USING (id)
-                 WHERE seq > ?1 AND state = 'completed' AND outputs IS NOT NULL ORDER BY seq LIMIT ?2",
-            )?;
-            let rows = rows.query_map(params![after, limit], |row| {
-                Ok(FinishedOutputs {
-                    seq: row.get(0)?,
-                    id: row.get(1)?,
-                    user: user(row, 2)?,
-                    outputs: row.get(3)?,
-                })
-            })?;
-            Ok(rows.filter_map(Result::ok).collect())
         })
         .await
     }

@@ -1,15 +1,18 @@
 //! Tables `jobs` and `job_texts`: every prompt that was taken, from its arrival until its owner
 //! forgets it. Times are milliseconds since 1970.
 //!
-//! Here is what is kept; `changes` writes it, `lists` and `start` read it, `columns` says how values
-//! of ours are stored.
+//! Here is what is kept; `changes` writes it, `lists` and `start` read it, `tidy` forgets it, `columns`
+//! says how values of ours are stored.
 
 mod changes;
 mod columns;
 mod lists;
 mod start;
+mod tidy;
 
 use crate::accounts::UserId;
+pub(crate) use tidy::Forgotten;
+
 use crate::jobs::{JobId, Urgency};
 
 /// Where a job is.
@@ -157,6 +160,21 @@ pub(crate) struct FinishedOutputs {
     pub(crate) user: UserId,
     /// As ComfyUI's history has them: a JSON object.
     pub(crate) outputs: String,
+    /// Where its files went, if that was noted.
+    pub(crate) place: Option<String>,
+    /// When its files were missed there, if they were.
+    pub(crate) missed_at: Option<i64>,
+}
+
+/// What a look at the files of a job has shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// They are at this place.
+    FoundAt(String),
+    /// None is left since this time.
+    Missed(i64),
+    /// None is left for so long that the job is forgotten.
+    Gone,
 }
 
 /// One line of a list of jobs.
