@@ -197,6 +197,7 @@ impl App {
         warnings.extend(sandbox::config_warning(config.sandbox));
         warnings.extend(self.accounts.fault());
         warnings.extend(self.strangers_warning());
+        warnings.extend(self.store.warning().map(str::to_owned));
         warnings.extend(self.lists.faults());
         warnings.extend(self.sharing.state().fault);
         warnings

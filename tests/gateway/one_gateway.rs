@@ -1,4 +1,4 @@
-//! One gateway for one data directory.
+//! What a data directory must be for a gateway to start: its own, and whole.
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
@@ -29,4 +29,22 @@ fn a_second_gateway_on_a_directory_is_refused_and_the_first_goes_on_unharmed() -
     first.signal(Signal::SIGKILL)?;
     first.ended_within(Duration::from_secs(15))?;
     Gateway::start(Options::default().data(&first.data)).map(drop)
+}
+
+#[test]
+fn a_damaged_database_is_refused_by_name_with_a_way_out_and_left_as_it_is() -> Result<()> {
+    let gateway = Gateway::start(Options::default().without_engine())?;
+    let data = gateway.stop()?;
+    let path = data.path().join("sentinel.db");
+    let nonsense = "this was a database once ".repeat(400);
+    std::fs::write(&path, &nonsense)?;
+    let Err(refused) = Gateway::start(Options::default().data(&data)) else {
+        anyhow::bail!("a damaged database is taken");
+    };
+    let words = refused.to_string();
+    for part in [&*path.display().to_string(), "damaged", "put a copy"] {
+        ensure!(words.contains(part), "{part} is not in: {words}");
+    }
+    ensure!(std::fs::read_to_string(&path)? == nonsense);
+    Ok(())
 }

@@ -7,6 +7,7 @@ mod devices;
 mod facts;
 mod invites;
 mod jobs;
+mod place;
 mod sessions;
 mod usage;
 
@@ -164,6 +165,19 @@ pub enum StoreError {
     /// SQLite refused.
     #[error("the database refused")]
     Sqlite(#[from] rusqlite::Error),
+    /// The file is damaged.
+    #[error(
+        "{path} is damaged. Move this file away, and {path}-wal and {path}-shm with it, and put a copy of \
+         all in their place, or start without: accounts and settings are in other files, but sign-ins, API \
+         tokens, waiting jobs and the history are lost then"
+    )]
+    Damaged {
+        /// The file.
+        path: String,
+        /// Cause.
+        #[source]
+        source: rusqlite::Error,
+    },
     /// The schema is of a newer version of this program.
     #[error("the database was written by a newer version of Sentinel (schema {0})")]
     Newer(i64),
@@ -199,6 +213,7 @@ impl StoreError {
         let Self::Sqlite(error) = self else {
             return match self {
                 Self::Unavailable => StoreCause::Busy,
+                Self::Damaged { .. } => StoreCause::Damaged,
                 _ => StoreCause::Disk,
             };
         };
@@ -233,11 +248,37 @@ type Work = Box<dyn FnOnce(&mut Connection) + Send>;
 pub struct Store {
     work: Option<SyncSender<Work>>,
     thread: Option<JoinHandle<()>>,
+    warning: Option<String>,
 }
 
 impl Store {
     /// Opens the file, bringing its schema up to date.
+    ///
+    /// # Errors
+    /// When the file is damaged, of a newer version, or cannot be used; nothing is changed then.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_file(path).map_err(|error| match error {
+            StoreError::Sqlite(source)
+                if matches!(
+                    source.sqlite_error_code(),
+                    Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
+                ) =>
+            {
+                StoreError::Damaged {
+                    path: path.display().to_string(),
+                    source,
+                }
+            }
+            other => other,
+        })
+    }
+
+    /// Why what is written down may be lost here, if it may.
+    pub(crate) fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
+
+    fn open_file(path: &Path) -> Result<Self, StoreError> {
         let mut connection = Connection::open(path)?;
         close_to_others(path)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -245,7 +286,9 @@ impl Store {
         if is_new {
             connection.pragma_update(None, "auto_vacuum", INCREMENTAL)?;
         }
-        connection.pragma_update(None, "journal_mode", "WAL")?;
+        let mode: String =
+            connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+        let warning = place::warning(path, &mode);
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
@@ -263,6 +306,7 @@ impl Store {
         Ok(Self {
             work: Some(work),
             thread: Some(thread),
+            warning,
         })
     }
 

@@ -146,7 +146,7 @@ fn a_file_without_an_account_at_work_puts_its_jobs_back_and_an_admin_s_deletion_
     let behind = queue(&gateway, &alice, &slow(60.0, "behind"))?;
     let deleted = gateway.admin("DELETE", &format!("users/{id}"), None)?;
     ensure!(deleted.status == 204, "{}", deleted.text());
-    let has = |job: &str| {
+    let has = |job: &str| -> Result<bool> {
         let rows = rows(gateway.data.path())?;
         Ok(rows.iter().any(|row| row.contains(job)))
     };
@@ -161,9 +161,9 @@ fn an_account_that_the_command_line_deletes_takes_its_jobs_and_history_with_it()
     until(&gateway, &alice, &done, "completed")?;
     let waiting = queue(&gateway, &alice, &slow(60.0, "running"))?;
     gateway.command(&["user", "remove", "alice"])?;
-    let has = |gateway: &Gateway, job: &str| {
+    let has = |gateway: &Gateway, job: &str| -> Result<bool> {
         let rows = rows(gateway.data.path())?;
-        Ok::<bool, anyhow::Error>(rows.iter().any(|row| row.contains(job)))
+        Ok(rows.iter().any(|row| row.contains(job)))
     };
     let data = gateway.stop()?;
     let gateway = Gateway::start(quick(separate()).data(&data))?;
