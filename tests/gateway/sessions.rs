@@ -447,3 +447,35 @@ fn a_sign_out_that_the_database_refuses_is_an_error_and_true_after_a_restart() -
     assert!(is_in(&again, &kept)?);
     Ok(())
 }
+
+#[test]
+fn an_admin_s_end_of_all_sessions_is_true_although_the_database_refuses() -> Result<()> {
+    let mut gateway = Gateway::start(Options::default().without_engine())?;
+    for name in ["anna", "bert"] {
+        gateway.add_user(name)?;
+    }
+    let (annas, berts) = (gateway.make_token("anna")?, gateway.make_token("bert")?);
+    let (anna, bert) = (gateway.user_id("anna")?, gateway.user_id("bert")?);
+    // Made before the database is locked.
+    let admin = gateway.admin_token()?;
+    let call = |method: &str, path: String| {
+        Ask::new(method, &format!("/sentinel/api/users/{path}")).bearer(&admin)
+    };
+    let database = rusqlite::Connection::open(gateway.data.path().join("sentinel.db"))?;
+    database.execute_batch("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE;")?;
+    let ended = gateway.ask(&call("DELETE", format!("{anna}/sessions")))?;
+    ensure!(ended.status == 204, "{}", ended.text());
+    let shut_out = call("PATCH", bert.clone()).json(&serde_json::json!({"disabled": true}));
+    let shut_out = gateway.ask(&shut_out)?;
+    ensure!(shut_out.status == 200, "{}", shut_out.text());
+    // Nothing of it reaches the database.
+    gateway.signal(nix::sys::signal::Signal::SIGKILL)?;
+    gateway.ended_within(15 * SECOND)?;
+    database.execute_batch("ROLLBACK")?;
+    gateway.command(&["user", "enable", "bert"])?;
+    let again = Gateway::start(Options::default().data(&gateway.data))?;
+    ensure!(!is_in(&again, &annas)?);
+    ensure!(!is_in(&again, &berts)?, "let in again, not signed in again");
+    ensure!(is_in(&again, &again.make_token("anna")?)?);
+    Ok(())
+}

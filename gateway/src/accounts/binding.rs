@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 /// Sets these digests apart from any other use of the same text.
 const DOMAIN: &[u8] = b"sentinel session bound to password hash\0";
 
-/// Digest of an account's password hash. A session carries the digest of the hash that it was made
+/// Digest of an account's password hash and of its session epoch. A session carries the digest of the hash that it was made
 /// by, and counts only while the account's is the same: so a new password, whoever set it and by
 /// whatever way, ends all that rests on the old one, also what is being made at that moment. The
 /// hash has a salt, so nothing of the password can be found from the digest.
@@ -13,9 +13,14 @@ const DOMAIN: &[u8] = b"sentinel session bound to password hash\0";
 pub struct Binding([u8; 32]);
 
 impl Binding {
-    /// Of a stored hash.
-    pub fn of_password_hash(hash: &str) -> Self {
-        let digest = Sha256::new().chain_update(DOMAIN).chain_update(hash);
+    /// Of a stored hash, and how often all sessions of the account were ended at once.
+    pub fn of(hash: &str, epoch: u32) -> Self {
+        let mut digest = Sha256::new().chain_update(DOMAIN).chain_update(hash);
+        // Before the first time as versions without epochs had it.
+        if epoch > 0 {
+            digest.update(b"\0epoch ");
+            digest.update(epoch.to_le_bytes());
+        }
         Self(digest.finalize().into())
     }
 
@@ -35,10 +40,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_hash_binds_otherwise() {
-        let first = Binding::of_password_hash("$argon2id$a");
-        assert_eq!(first, Binding::of_password_hash("$argon2id$a"));
-        assert_ne!(first, Binding::of_password_hash("$argon2id$b"));
+    fn another_hash_or_epoch_binds_otherwise() {
+        let first = Binding::of("$argon2id$a", 0);
+        assert_eq!(first, Binding::of("$argon2id$a", 0));
+        assert_ne!(first, Binding::of("$argon2id$b", 0));
+        assert_ne!(first, Binding::of("$argon2id$a", 1));
+        assert_ne!(Binding::of("$argon2id$a", 1), Binding::of("$argon2id$a", 2));
         assert_eq!(Binding::from_bytes(first.as_bytes()), Some(first));
         assert_eq!(Binding::from_bytes(b"short"), None);
     }

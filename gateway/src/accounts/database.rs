@@ -99,7 +99,7 @@ impl Accounts {
     }
 
     fn insert(&mut self, mut account: Account) {
-        account.binding = Binding::of_password_hash(&account.password);
+        account.binding = account.binding_with(&account.password);
         let id = account.id.clone();
         if let Some(old) = self.by_id.insert(id.clone(), Arc::new(account)) {
             self.forget_name(&old);
@@ -189,6 +189,8 @@ pub struct AccountChange {
     pub disabled: Option<bool>,
     /// New password hash.
     pub password_hash: Option<String>,
+    /// All sign-ins and API tokens end, by the account file: also if the database refuses.
+    pub ends_sessions: bool,
     /// The change was allowed by this password, and is refused when the account has another one by
     /// now.
     pub only_while: Option<Binding>,
@@ -334,6 +336,10 @@ impl Database {
                 account.username = name.as_str().to_owned();
             }
             account.admin = change.admin.unwrap_or(account.admin);
+            let is_shut_out = change.disabled == Some(true) && !account.disabled;
+            if is_shut_out || change.ends_sessions {
+                account.session_epoch = account.session_epoch.saturating_add(1);
+            }
             account.disabled = change.disabled.unwrap_or(account.disabled);
             if let Some(hash) = change.password_hash {
                 account.password = hash;
@@ -516,6 +522,37 @@ mod tests {
             Err(AccountsError::LastAdmin)
         ));
         database.delete(&id("first")).unwrap();
+    }
+
+    #[test]
+    fn ended_sessions_are_ended_by_the_account_file() {
+        let (directory, database) = database();
+        database.add_first(account("owner", true)).unwrap();
+        database.add(account("anna", false)).unwrap();
+        let anna = || database.current().find("anna").unwrap().clone();
+        let change = |change| database.change(&anna().id, change).unwrap().binding();
+        let first = anna().binding();
+        let renamed = change(AccountChange {
+            admin: Some(false),
+            ..AccountChange::default()
+        });
+        assert_eq!(renamed, first);
+        let ended = change(AccountChange {
+            ends_sessions: true,
+            ..AccountChange::default()
+        });
+        assert_ne!(ended, first);
+        let disabled = |disabled| AccountChange {
+            disabled: Some(disabled),
+            ..AccountChange::default()
+        };
+        let shut_out = change(disabled(true));
+        assert!(shut_out != ended && shut_out != first);
+        assert_eq!(change(disabled(true)), shut_out);
+        assert_eq!(change(disabled(false)), shut_out, "they stay ended");
+        let again = Database::open(directory.path().join("users_db.json"));
+        assert_eq!(again.current().find("anna").unwrap().binding(), shut_out);
+        assert_eq!(anna().binding_with("hash"), shut_out);
     }
 
     #[test]

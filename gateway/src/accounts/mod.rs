@@ -64,12 +64,20 @@ pub struct Account {
     /// Whether he is shut out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub disabled: bool,
+    /// How often all its sessions were ended at once.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    session_epoch: u32,
     /// When the account was made, seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_at: Option<i64>,
     /// What others wrote into the entry is kept.
     #[serde(flatten)]
     other: Map<String, Value>,
+}
+
+// The form that serde asks for.
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl fmt::Debug for Account {
@@ -90,10 +98,11 @@ impl Account {
         Self {
             id: UserId::generate(),
             username: name.as_str().to_owned(),
-            binding: Binding::of_password_hash(&password_hash),
+            binding: Binding::of(&password_hash, 0),
             password: password_hash,
             admin,
             disabled: false,
+            session_epoch: 0,
             created_at: Some(now),
             other: Map::new(),
         }
@@ -102,6 +111,11 @@ impl Account {
     /// What sessions of this account rest on now.
     pub fn binding(&self) -> Binding {
         self.binding
+    }
+
+    /// What they would rest on with another password hash.
+    pub fn binding_with(&self, password_hash: &str) -> Binding {
+        Binding::of(password_hash, self.session_epoch)
     }
 
     /// The stored hash, for [`Hasher::check`].

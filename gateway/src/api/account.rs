@@ -2,7 +2,7 @@
 
 use super::views::{SessionView, TokenView};
 use super::{Answer, Body, Done};
-use crate::accounts::{AccountChange, Binding, check_password};
+use crate::accounts::{AccountChange, check_password};
 use crate::app::App;
 use crate::auth::{
     self, Actor, Claim, NewSession, PROOF_LIFE, SessionKind, SignedIn, authenticate,
@@ -128,7 +128,7 @@ pub(crate) async fn change_password(
     .await?;
     let hash = app.hasher.hash(body.new_password).await?;
     let own = &signed_in.session.id;
-    let (from, to) = (account.binding(), Binding::of_password_hash(&hash));
+    let (from, to) = (account.binding(), account.binding_with(&hash));
     let kept = app
         .sessions
         .carry_over(&account.id, from, to, |session| session.id == *own);

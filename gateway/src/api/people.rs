@@ -123,7 +123,7 @@ pub(crate) async fn change(
     };
     let account = app.accounts.change(&id, change)?;
     if account.disabled {
-        app.sessions.end_user(&id, None).await?;
+        end_sessions(&app, &id).await;
     }
     let detail = format!(
         "{}: admin {}, disabled {}",
@@ -202,7 +202,7 @@ pub(crate) async fn delete(
     let account = account(&app, &id)?;
     let fate = fate(&app, &account, &query)?;
     delete_account(&app, &account.id).await?;
-    app.sessions.end_user(&account.id, None).await?;
+    end_sessions(&app, &account.id).await;
     let has_ended = app.engines.retire(&account.id).await;
     note(
         &app,
@@ -220,6 +220,14 @@ pub(crate) async fn delete(
     }
     app.engines.settle_files(&account.id, fate).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Ends the sessions of an account that the account file has ended already: no restart brings them back,
+/// whether the database takes it now or later.
+async fn end_sessions(app: &App, id: &UserId) {
+    if let Err(error) = app.sessions.end_user(id, None).await {
+        tracing::error!(error = %chain(&error), "ended sessions are not written down yet");
+    }
 }
 
 /// Deletes the account itself. The deletion is written down first: without it, jobs and history of the
@@ -266,7 +274,7 @@ pub(crate) async fn reset_password(
             ..AccountChange::default()
         },
     )?;
-    app.sessions.end_user(&account.id, None).await?;
+    end_sessions(&app, &account.id).await;
     note(
         &app,
         &context,
@@ -314,7 +322,14 @@ pub(crate) async fn sign_out_everywhere(
     Path(id): Path<String>,
 ) -> Done {
     let account = account(&app, &id)?;
-    app.sessions.end_user(&account.id, None).await?;
+    app.accounts.change(
+        &account.id,
+        AccountChange {
+            ends_sessions: true,
+            ..AccountChange::default()
+        },
+    )?;
+    end_sessions(&app, &account.id).await;
     note(
         &app,
         &context,

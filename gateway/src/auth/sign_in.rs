@@ -3,7 +3,7 @@
 use super::SignedIn;
 use super::browser::Browser;
 use crate::access::{Caller, Lockout, Standing, Verdict};
-use crate::accounts::{Account, AccountChange, AccountsError, Binding, HashError, PasswordCheck};
+use crate::accounts::{Account, AccountChange, AccountsError, HashError, PasswordCheck};
 use crate::app::App;
 use crate::clock;
 use crate::control::Event;
@@ -226,7 +226,7 @@ async fn check(
 /// Puts a new hash of the same password in the place of an old one; sessions go on. `None` when the
 /// account was changed meanwhile: what was checked is not its password any more.
 async fn renew(app: &App, account: &Arc<Account>, hash: String) -> Option<Arc<Account>> {
-    let (from, to) = (account.binding(), Binding::of_password_hash(&hash));
+    let (from, to) = (account.binding(), account.binding_with(&hash));
     let carried = app.sessions.carry_over(&account.id, from, to, |_| true);
     let change = AccountChange {
         password_hash: Some(hash),
