@@ -42,8 +42,11 @@ describe("below a path", () => {
     await page.getByRole("heading", { name: admin.username }).first().waitFor();
     const cookies = await page.context().cookies();
     assert.deepEqual(
-      cookies.map(({ name, path }) => [name, path]),
-      [["jwt_token", "/ai"]],
+      cookies.map(({ name, path }) => [name, path]).sort(),
+      [
+        ["jwt_token", "/ai"],
+        ["sentinel_browser", "/ai"],
+      ],
     );
   });
 
