@@ -465,7 +465,7 @@ fn an_admin_s_end_of_all_sessions_is_true_although_the_database_refuses() -> Res
     database.execute_batch("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE;")?;
     let ended = gateway.ask(&call("DELETE", format!("{anna}/sessions")))?;
     ensure!(ended.status == 204, "{}", ended.text());
-    let shut_out = call("PATCH", bert.clone()).json(&serde_json::json!({"disabled": true}));
+    let shut_out = call("PATCH", bert).json(&serde_json::json!({"disabled": true}));
     let shut_out = gateway.ask(&shut_out)?;
     ensure!(shut_out.status == 200, "{}", shut_out.text());
     // Nothing of it reaches the database.

@@ -45,7 +45,7 @@ pub struct RunOptions {
 /// A door on this computer to a Sentinel elsewhere.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ConnectOptions {
-    /// Address of Sentinel, as https://studio.local:8189
+    /// Address of Sentinel, as `https://studio.local:8189`
     #[arg(value_name = "URL")]
     pub(super) address: String,
     /// File with an API token without an admin's rights, closed to other accounts; "-" reads standard
