@@ -1,5 +1,6 @@
 //! The task that owns one engine: its process, its state and its history.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,10 @@ use tokio_util::sync::CancellationToken;
 use super::explain::explain_exit;
 use super::handle::Command;
 use super::launch::{LaunchPlan, Launcher, free_loopback_port};
+use super::liveness::{ASK_EVERY, Finding, Liveness};
 use super::log::{LogRing, LogStream, pump};
 use super::progress::StartUnderWay;
-use super::readiness::{Answer, until_ready};
+use super::readiness::{Answer, ProbeError, probe, until_ready};
 use super::restart::{Exit, Step, in_words, next_step};
 use super::settings::SupervisorSettings;
 use super::spawn::{ProcessControl, ProcessExit, RunningProcess, SpawnError, Spawner};
@@ -217,6 +219,9 @@ impl Actor {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let answer = until_ready(plan.address, engine, &settings);
         tokio::pin!(answer);
+        let mut liveness = Liveness::default();
+        let check = check_later(plan.address, settings.probe_timeout);
+        tokio::pin!(check);
         loop {
             let left = tokio::select! {
                 biased;
@@ -234,6 +239,34 @@ impl Actor {
                 answer = &mut answer, if ready_since.is_none() => {
                     ready_since = Some(Instant::now());
                     self.ready(answer);
+                    continue;
+                }
+                (seen, took) = &mut check, if ready_since.is_some() => {
+                    check.set(check_later(plan.address, settings.probe_timeout));
+                    match liveness.note(&seen, took) {
+                        Finding::Same => {}
+                        Finding::Silent(silence) => {
+                            let seconds = silence.as_secs();
+                            tracing::warn!(generation = self.generation, seconds, "the engine does not answer");
+                            self.say(&format!("ComfyUI has not answered for {seconds} seconds."));
+                        }
+                        Finding::Back => {
+                            tracing::info!(generation = self.generation, "the engine answers again");
+                            self.say("ComfyUI is ready.");
+                        }
+                        Finding::Restarting => {
+                            // Another ComfyUI in the same process: all that is known of it is old.
+                            self.generation += 1;
+                            tracing::info!(generation = self.generation, "the engine starts anew by itself");
+                            self.enter_with(EngineState::Starting, "ComfyUI restarts itself", |status| {
+                                status.progress = Some(0.0);
+                                status.pid = engine;
+                            });
+                            ready_since = None;
+                            start = StartUnderWay::new(self.log.last_seq());
+                            answer.set(until_ready(plan.address, engine, &settings));
+                        }
+                    }
                     continue;
                 }
                 _ = look.tick(), if ready_since.is_none() => {
@@ -259,6 +292,12 @@ impl Actor {
             status.address = Some(answer.address);
             status.version = answer.version.or(status.version.take());
         });
+    }
+
+    /// Says something else of the engine, whose state stays.
+    fn say(&self, message: &str) {
+        self.status
+            .send_modify(|status| message.clone_into(&mut status.message));
     }
 
     fn show_progress(&self, start: &mut StartUnderWay) {
@@ -424,4 +463,15 @@ async fn drain(output: &mut JoinSet<()>) {
         tracing::warn!("somebody still holds the output of an engine that is gone");
         output.shutdown().await;
     }
+}
+
+/// Asks an engine that is ready whether it still answers, after a pause; tells how long both took.
+async fn check_later(
+    address: SocketAddr,
+    limit: Duration,
+) -> (Result<Answer, ProbeError>, Duration) {
+    let begun = Instant::now();
+    tokio::time::sleep(ASK_EVERY).await;
+    let seen = probe(address, &address.to_string(), limit).await;
+    (seen, begun.elapsed())
 }

@@ -16,6 +16,7 @@ mod handle;
 mod launch;
 #[cfg(target_os = "linux")]
 mod listener;
+mod liveness;
 mod log;
 mod once;
 mod progress;
