@@ -37,6 +37,10 @@ const UNTAKEN_AFTER: u32 = 5;
 const WRITE_PAUSE: Duration = Duration::from_secs(2);
 /// Between two tries to end a job.
 const INTERRUPT_AGAIN: Duration = Duration::from_secs(2);
+/// Time for an engine to hear that a job shall end.
+const ASK_LIMIT: Duration = Duration::from_secs(3);
+/// Time for one look at a job.
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
 /// Between two tries to restart an engine that does not end a job.
 const RESTART_AGAIN: Duration = Duration::from_secs(60);
 
@@ -339,7 +343,9 @@ impl Run {
         let mut seen = if is_taken && !signal.has_changed().unwrap_or(true) {
             Seen::There
         } else {
-            self.look(address, false).await
+            timeout(LOOK_LIMIT, self.look(address, false))
+                .await
+                .unwrap_or(Seen::Unknown)
         };
         loop {
             let is_there = matches!(seen, Seen::There);
@@ -361,7 +367,11 @@ impl Run {
             let wants_end = self.intent().is_some();
             if wants_end && interrupt_at.is_none_or(|at| now >= at) {
                 interrupt_at = Some(now + INTERRUPT_AGAIN);
-                self.engine.end_job(address, &self.id).await;
+                // One that hears nothing must not keep us from what follows.
+                let asked = timeout(ASK_LIMIT, self.engine.end_job(address, &self.id)).await;
+                if asked.is_err() {
+                    tracing::warn!(engine = %self.engine.id(), job = %self.id, "ComfyUI does not hear that a job shall end");
+                }
             }
             if wants_end && let Some(grace) = self.app.config.current().queue.interrupt_grace() {
                 let at = *restart_at.get_or_insert(now + grace);
@@ -394,7 +404,14 @@ impl Run {
                     }
                 }
             };
-            seen = self.look(address, is_slow).await;
+            let limit = if self.intent().is_some() {
+                ASK_LIMIT
+            } else {
+                LOOK_LIMIT
+            };
+            seen = timeout(limit, self.look(address, is_slow))
+                .await
+                .unwrap_or(Seen::Unknown);
         }
     }
 

@@ -2,8 +2,11 @@
 
 use super::{job, mine, post, queue, separate, slow, state, until, with_two};
 use anyhow::{Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sentinel_tests::Options;
 use serde_json::{Value, json};
+use std::fs;
 
 /// One step without an end: ComfyUI looks between steps alone whether it is interrupted.
 fn deaf(tag: &str) -> Value {
@@ -29,6 +32,30 @@ fn a_cancelled_job_does_not_keep_the_gpu() -> Result<()> {
     // Her ComfyUI comes back.
     let again = queue(&gateway, &alice, &slow(0.05, "again"))?;
     until(&gateway, &alice, &again, "completed")
+}
+
+#[test]
+fn r30_an_engine_that_hears_nothing_at_all_does_not_keep_the_gpu() -> Result<()> {
+    for is_separate in [true, false] {
+        let options = impatient().set(&format!("separate_users={is_separate}"));
+        let (gateway, alice, bob) = with_two(options)?;
+        let own = format!("/{}/", gateway.user_id("alice")?);
+        let is_hers = |process: &u32| {
+            let line = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+            !is_separate || String::from_utf8_lossy(&line).contains(&own)
+        };
+        let deaf = queue(&gateway, &alice, &deaf("deaf"))?;
+        let next = queue(&gateway, &bob, &slow(0.05, "next"))?;
+        until(&gateway, &alice, &deaf, "in_progress")?;
+        for process in gateway.engine_processes().into_iter().filter(is_hers) {
+            kill(Pid::from_raw(process.try_into()?), Signal::SIGSTOP)?;
+        }
+        let cancelled = post(&gateway, &alice, "/interrupt", &json!({}))?;
+        ensure!(cancelled.status == 200, "{}", cancelled.text());
+        until(&gateway, &bob, &next, "completed")?;
+        ensure!(state(&gateway, &alice, &deaf)? == "cancelled");
+    }
+    Ok(())
 }
 
 #[test]
