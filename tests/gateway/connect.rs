@@ -89,7 +89,7 @@ async fn a_program_without_a_credential_makes_and_reads_a_picture() -> Result<()
 
 #[test]
 fn bodies_pass_whole_both_ways() -> Result<()> {
-    let (_gateway, _, door) = open(Options::default())?;
+    let (_gateway, _, door) = open(Options::default().set("custom_node_routes=allow"))?;
     let big = vec![b'x'; 3 << 20];
     let echoed = door.ask(&Ask::post("/demo/echo").body("application/octet-stream", big))?;
     ensure!(echoed.json()["body_length"] == 3 << 20, "{}", echoed.text());

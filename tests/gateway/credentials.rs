@@ -200,7 +200,7 @@ fn only_bearer_and_a_programs_api_key_carry_admin_rights() -> Result<()> {
 
 #[test]
 fn no_credential_reaches_comfyui() -> Result<()> {
-    let gateway = Gateway::start(Options::default())?;
+    let gateway = Gateway::start(Options::default().set("custom_node_routes=allow"))?;
     let token = gateway.admin_token()?;
     let ticket = ticket(&gateway, &token, "/view")?;
     let (bearer, basic) = (format!("Bearer {token}"), basic("owner", &token));

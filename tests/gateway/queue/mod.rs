@@ -3,6 +3,7 @@
 mod accounts_away;
 mod devices;
 mod durability;
+mod faulty_engine;
 mod history;
 mod holds;
 mod limits;
