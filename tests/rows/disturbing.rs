@@ -116,12 +116,12 @@ fn d2_s24_equal_numbers_and_ids_do_not_stop_a_queue() -> Result<()> {
     let mut same = twin(5);
     same["prompt_id"] = canonical.into();
     ensure!(world.queue(&world.bob, &same)? == canonical);
-    let again = world.queue(&world.bob, &same)?;
-    ensure!(again != canonical);
+    // A client that lost its answer gets it again; the job runs once.
+    ensure!(world.queue(&world.bob, &same)? == canonical);
     let more: Vec<String> = (6..9)
         .map(|color| world.queue(&world.bob, &json!({ "prompt": picture("d2_more", color) })))
         .collect::<Result<_>>()?;
-    let others = [first, canonical.to_owned(), again];
+    let others = [first, canonical.to_owned()];
     for id in others.iter().chain(&twins).chain(&more) {
         ensure!(world.ended(&world.bob, id)?.succeeded(), "{id}");
     }

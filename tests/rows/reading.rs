@@ -597,13 +597,10 @@ fn r7_c7_a_mask_does_not_copy_the_picture_of_another() -> Result<()> {
             ensure!(!holds(&copied.body, note), "{reference}");
         }
     }
-    // Where such a name leads away, as on Windows, ComfyUI does not refuse it itself.
-    for away in [
-        r"C:\pictures\a.png",
-        "c:a.png",
-        r"\\host\share\a.png",
-        "/pictures/a.png",
-    ] {
+    // Where such a name leads away, ComfyUI does not refuse it itself. Drives are there on Windows alone.
+    let drives = [r"C:\pictures\a.png", "c:a.png"].into_iter();
+    let away = [r"\\host\share\a.png", "/pictures/a.png"];
+    for away in drives.filter(|_| cfg!(windows)).chain(away) {
         let refused = mask(&world.bob, "r7_away.png", &json!({"filename": away}))?;
         let (status, code) = (refused.status, refused.code());
         ensure!(
