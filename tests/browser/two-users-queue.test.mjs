@@ -279,7 +279,7 @@ class Seat {
     return covered;
   }
 
-  /** The number beside the symbol of the queue; the older one counts what runs as well. */
+  /** The number beside the symbol of the queue. The tab counts what runs as well, and so does the panel that says "active". */
   badge({ waiting, running }) {
     const { page } = this;
     return this.hasTab
@@ -288,7 +288,7 @@ class Seat {
           .getByText(String(waiting + running), { exact: true })
       : page
           .getByRole("button", { name: /(Expand|Collapse) job queue/ })
-          .getByText(String(waiting), { exact: true });
+          .getByText(new RegExp(`^(${waiting}|${waiting + running} active)$`));
   }
 
   /** Cancels the newest one, which is on top. */
