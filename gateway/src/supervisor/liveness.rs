@@ -1,5 +1,6 @@
 //! What the answers of an engine that was ready say about it: a pure function of what was seen.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use super::readiness::ProbeError;
@@ -51,8 +52,11 @@ impl Liveness {
                     Finding::Same
                 };
             }
-            Err(ProbeError::Connection(_)) => self.refused += 1,
-            Err(ProbeError::TimedOut | ProbeError::NotComfyUi) => self.refused = 0,
+            // Any other failure to connect may be our own, such as too many open files.
+            Err(ProbeError::Connection(error)) if error.kind() == ErrorKind::ConnectionRefused => {
+                self.refused += 1;
+            }
+            Err(_) => self.refused = 0,
         }
         self.silent_for += took;
         if self.refused >= REFUSED {
@@ -70,14 +74,18 @@ impl Liveness {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::ErrorKind;
 
     #[test]
     fn a_shut_port_means_a_restart_and_a_long_silence_is_told_once() {
         let refused = || Err(ProbeError::Connection(ErrorKind::ConnectionRefused.into()));
         let late = || Err(ProbeError::TimedOut);
+        let no_files = || {
+            Err(ProbeError::Connection(std::io::Error::from_raw_os_error(
+                24,
+            )))
+        };
         type Seen = Result<(), ProbeError>;
-        let table: [(Vec<Seen>, Vec<Finding>); 4] = [
+        let table: [(Vec<Seen>, Vec<Finding>); 5] = [
             (
                 vec![Ok(()), refused(), Ok(()), refused(), refused(), Ok(())],
                 vec![
@@ -110,6 +118,7 @@ mod tests {
                 ],
             ),
             (vec![refused(), late(), refused()], vec![Finding::Same; 3]),
+            (vec![no_files(), no_files(), Ok(())], vec![Finding::Same; 3]),
         ];
         for (seen, expected) in table {
             let mut liveness = Liveness::default();
