@@ -5,10 +5,10 @@ use sha2::{Digest, Sha256};
 /// Sets these digests apart from any other use of the same text.
 const DOMAIN: &[u8] = b"sentinel session bound to password hash\0";
 
-/// Digest of an account's password hash and of its session epoch. A session carries the digest of the hash that it was made
-/// by, and counts only while the account's is the same: so a new password, whoever set it and by
-/// whatever way, ends all that rests on the old one, also what is being made at that moment. The
-/// hash has a salt, so nothing of the password can be found from the digest.
+/// Digest of an account's password hash and of its session epoch. A session carries the digest of the
+/// time when it was made, and counts only while the account's digest equals it. A new password ends all
+/// older sessions, in whichever way it was set, and also those that are just being made. The hash has a
+/// salt, so the digest tells nothing of the password.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Binding([u8; 32]);
 

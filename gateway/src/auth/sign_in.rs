@@ -19,8 +19,8 @@ use tokio::time::{Instant as TokioInstant, sleep, sleep_until};
 pub(super) const MAX_WAITING_PER_ADDRESS: usize = 16;
 /// Checks of one sign-in when the account changes under it again and again.
 const MAX_CHECKS: usize = 3;
-/// While some password hashes are still the original's, which take longer, every refusal is told
-/// after this time, so that their names cannot be told from others.
+/// Password hashes of the original take longer to check. While there are some, every refusal takes this
+/// time, so that a stranger cannot tell their names from others.
 const TIME_OF_REFUSAL: Duration = Duration::from_millis(1500);
 
 /// Why somebody was not let in.

@@ -24,7 +24,7 @@ pub(crate) enum End {
 pub(crate) enum Event<'text> {
     /// The number of jobs in the engine's queue has changed.
     Status,
-    /// The engine begins a job; nothing of a job is told before this.
+    /// The engine begins a job. It is the first event of a job.
     Start(&'text str),
     /// A job has come to its end.
     End(&'text str, End),

@@ -6,7 +6,7 @@
 //! - `target`, `token`, `fingerprint` read what the person gives;
 //! - `trust` judges the gateway's certificate, `upstream` keeps the connections to it, `account`
 //!   asks it whose the token is;
-//! - `guard` says which requests pass, `headers` what of them, `door` serves, `answer` refuses.
+//! - `guard` judges requests, `headers` cleans them, `door` serves them, `answer` refuses them.
 
 mod account;
 mod answer;

@@ -21,7 +21,7 @@ pub(crate) enum Trust {
     Pinned(Fingerprint),
 }
 
-/// A certificate that was refused, as people are told of it.
+/// The message about a refused certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refused {
     /// What to compare with Sentinel's own pages: of the authority where Sentinel made one, else of

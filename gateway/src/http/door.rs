@@ -34,7 +34,7 @@ pub(super) struct Door {
     pub(super) worker: Arc<WorkerContext>,
     pub(super) peer: SocketAddr,
     pub(super) is_tls: bool,
-    /// Plain HTTP is told where to go, and nothing else.
+    /// Plain HTTP gets a redirect to HTTPS and nothing else.
     pub(super) is_https_forced: bool,
     pub(super) unflushed: Unflushed,
 }

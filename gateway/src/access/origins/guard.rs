@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
-/// Characters of a foreign origin that are told.
+/// Longest part of a foreign origin that a refusal shows, characters.
 const MAX_SHOWN: usize = 200;
 /// Port of Ollama, whose helpers are the extensions that change the Origin of every site.
 const OLLAMA: &str = ":11434";
